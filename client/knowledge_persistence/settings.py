@@ -1,0 +1,102 @@
+"""Settings: the one module that reads the environment.
+
+Order of precedence: arguments, the process environment, `.env` in the working directory or above it, what the
+embedded stack of this data directory (`KP_HOME`) says of itself, defaults. Reading happens when
+`Settings.load` is called, never at import.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import platformdirs
+from dotenv import dotenv_values, find_dotenv
+
+from .errors import ConfigurationError
+
+EmbedderName = Literal["local", "openai", "none"]
+
+
+def default_home() -> Path:
+    """Return the data directory used where `KP_HOME` is not set.
+
+    For root it is below /var/lib: the database runs under an account of its own, which can't enter /root.
+    """
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/knowledge-persistence")
+    return platformdirs.user_data_path("knowledge-persistence")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the environment says. None means: not said.
+
+    Attributes:
+        home: the embedded stack's data directory (`KP_HOME`).
+        url: the deployment: an HTTP origin, or a PostgreSQL URL for the direct transport (`KP_URL`).
+        api_key: publishable or secret key for the HTTP origin (`KP_API_KEY`).
+        access_token: a user's access token (`KP_ACCESS_TOKEN`).
+        database_url: a PostgreSQL URL for `kp migrate` and operations (`KP_DATABASE_URL`).
+        workspace: workspace id to work in (`KP_WORKSPACE`).
+        project: project context for sessions and records (`KP_PROJECT`).
+        session: session identifier to work in (`KP_SESSION`).
+        embedder: which embedder to use (`KP_EMBEDDER`): local, openai or none.
+        embedding_model: the embedder's model (`KP_EMBEDDING_MODEL`).
+        embedding_model_path: an ONNX file to use instead of the packaged one (`KP_EMBEDDING_MODEL_PATH`).
+        openai_api_key: `OPENAI_API_KEY`.
+        openai_base_url: `OPENAI_BASE_URL`.
+    """
+
+    home: Path
+    url: str | None = None
+    api_key: str | None = None
+    access_token: str | None = None
+    database_url: str | None = None
+    workspace: str | None = None
+    project: str | None = None
+    session: str | None = None
+    embedder: EmbedderName | None = None
+    embedding_model: str | None = None
+    embedding_model_path: Path | None = None
+    openai_api_key: str | None = None
+    openai_base_url: str | None = None
+
+    @classmethod
+    def load(cls, *, dotenv_path: Path | None = None) -> Settings:
+        """Read the environment and the nearest `.env`.
+
+        Args:
+            dotenv_path: this file instead of the nearest `.env` at or above the working directory.
+
+        Raises:
+            ConfigurationError: a value is not one of those allowed.
+        """
+        found = str(dotenv_path) if dotenv_path is not None else find_dotenv(usecwd=True)
+        values: dict[str, str | None] = {**(dotenv_values(found) if found else {}), **os.environ}
+
+        def get(name: str) -> str | None:
+            return values.get(name) or None
+
+        embedder = get("KP_EMBEDDER")
+        if embedder not in {None, "local", "openai", "none"}:
+            raise ConfigurationError(f"KP_EMBEDDER is {embedder!r}; it can be local, openai or none")
+        home = get("KP_HOME")
+        model_path = get("KP_EMBEDDING_MODEL_PATH")
+        return cls(
+            home=Path(home).expanduser().absolute() if home else default_home(),
+            url=get("KP_URL"),
+            api_key=get("KP_API_KEY"),
+            access_token=get("KP_ACCESS_TOKEN"),
+            database_url=get("KP_DATABASE_URL"),
+            workspace=get("KP_WORKSPACE"),
+            project=get("KP_PROJECT"),
+            session=get("KP_SESSION"),
+            embedder=cast("EmbedderName | None", embedder),
+            embedding_model=get("KP_EMBEDDING_MODEL"),
+            embedding_model_path=Path(model_path).expanduser() if model_path else None,
+            openai_api_key=get("OPENAI_API_KEY"),
+            openai_base_url=get("OPENAI_BASE_URL"),
+        )
