@@ -150,8 +150,10 @@ def split_statements(source: str) -> list[Statement]:
 
 def _ends(source: str) -> Iterator[int]:
     """Yield where each terminated statement ends, behind its semicolon."""
-    position = depth = 0
-    atomic = False
+    position = 0
+    # The CLI counts no parentheses: the first that closes ends them all. Semicolons between parentheses occur
+    # in CREATE RULE alone, and what matters is to split where it splits.
+    parenthesis = atomic = False
     while (token := _TOKEN.search(source, position)) is not None:
         position = token.end()
         kind = token.lastgroup
@@ -160,16 +162,14 @@ def _ends(source: str) -> Iterator[int]:
         elif kind == "dollar":
             close = source.find(token[kind], position)
             position = len(source) if close < 0 else close + len(token[kind])
-        elif kind == "open":
-            depth += 1
-        elif kind == "close":
-            depth = max(depth - 1, 0)
-        elif kind == "atomic" or (kind == "stop" and atomic and depth == 0):
+        elif kind in {"open", "close"}:
+            parenthesis = kind == "open"
+        elif kind == "atomic" or (kind == "stop" and atomic and not parenthesis):
             # Only an END where a statement would begin ends the body: CASE has an END too.
             end = _END.match(source, position)
             atomic = end is None
             position = position if end is None else end.end()
-        elif kind == "stop" and depth == 0:
+        elif kind == "stop" and not parenthesis:
             yield position
 
 
