@@ -39,12 +39,17 @@ class Settings:
         url: the deployment: an HTTP origin, or a PostgreSQL URL for the direct transport (`KP_URL`).
         api_key: publishable or secret key for the HTTP origin (`KP_API_KEY`).
         access_token: a user's access token (`KP_ACCESS_TOKEN`).
+        user_id: whom a direct connection acts for (`KP_USER_ID`).
+        jwt_secret: what access tokens are verified with on a direct connection (`KP_JWT_SECRET`): the shared
+            secret, or a JSON Web Key Set.
         database_url: a PostgreSQL URL for `kp migrate` and operations (`KP_DATABASE_URL`).
         workspace: workspace id to work in (`KP_WORKSPACE`).
         project: project context for sessions and records (`KP_PROJECT`).
         session: session identifier to work in (`KP_SESSION`).
         embedder: which embedder to use (`KP_EMBEDDER`): local, openai or none.
         embedding_model: the embedder's model (`KP_EMBEDDING_MODEL`).
+        embedding_dimensions: ask the OpenAI-compatible model for vectors of this length
+            (`KP_EMBEDDING_DIMENSIONS`).
         embedding_model_path: an ONNX file to use instead of the packaged one (`KP_EMBEDDING_MODEL_PATH`).
         openai_api_key: `OPENAI_API_KEY`.
         openai_base_url: `OPENAI_BASE_URL`.
@@ -54,12 +59,15 @@ class Settings:
     url: str | None = None
     api_key: str | None = None
     access_token: str | None = None
+    user_id: str | None = None
+    jwt_secret: str | None = None
     database_url: str | None = None
     workspace: str | None = None
     project: str | None = None
     session: str | None = None
     embedder: EmbedderName | None = None
     embedding_model: str | None = None
+    embedding_dimensions: int | None = None
     embedding_model_path: Path | None = None
     openai_api_key: str | None = None
     openai_base_url: str | None = None
@@ -90,13 +98,24 @@ class Settings:
             url=get("KP_URL"),
             api_key=get("KP_API_KEY"),
             access_token=get("KP_ACCESS_TOKEN"),
+            user_id=get("KP_USER_ID"),
+            jwt_secret=get("KP_JWT_SECRET"),
             database_url=get("KP_DATABASE_URL"),
             workspace=get("KP_WORKSPACE"),
             project=get("KP_PROJECT"),
             session=get("KP_SESSION"),
             embedder=cast("EmbedderName | None", embedder),
             embedding_model=get("KP_EMBEDDING_MODEL"),
+            embedding_dimensions=_positive("KP_EMBEDDING_DIMENSIONS", get("KP_EMBEDDING_DIMENSIONS")),
             embedding_model_path=Path(model_path).expanduser() if model_path else None,
             openai_api_key=get("OPENAI_API_KEY"),
             openai_base_url=get("OPENAI_BASE_URL"),
         )
+
+
+def _positive(name: str, value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not (value.isascii() and value.isdecimal() and int(value) > 0):
+        raise ConfigurationError(f"{name} is {value!r}; it should be a whole number above 0")
+    return int(value)
