@@ -31,8 +31,9 @@ def main() -> None:
     """Bring .venv to the state that pyproject.toml and the arguments ask for."""
     parser = argparse.ArgumentParser(
         prog="scripts/setup",
-        description="Make .venv in this checkout and install the package into it, editable. Run it at any time:"
-        " it does nothing when nothing has changed, and starts over when .venv is broken or was made elsewhere.",
+        description="Make .venv in this checkout and install the package into it, editable. Run it at any"
+        " time: it does nothing when nothing has changed, and starts over when .venv is broken or was made"
+        " elsewhere.",
         epilog="The environment variable PYTHON names the Python to use; otherwise the first 3.11 or later.",
     )
     parser.add_argument("--dev", action="store_true", help="also what the tests and linters need")

@@ -1,0 +1,4 @@
+-- Seed data of `supabase start` and `supabase db reset`: none, on purpose.
+--
+-- Every item belongs to a user, and a user made here would have a password that everybody knows. Sign up, then load
+-- the starter pack as yourself: examples/starter-pack.jsonl.
