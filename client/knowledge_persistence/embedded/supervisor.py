@@ -1,0 +1,485 @@
+"""The supervisor: brings a stack up in order, keeps its parts running, takes it down in order.
+
+It holds the lock of the data directory for as long as it lives. Its children don't outlive it, killed or not, except
+for the database server, which the next start finds and stops properly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import queue
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..credentials import Credential, CredentialStore
+from ..errors import EmbeddedStackError, KnowledgePersistenceError
+from ..migrations import apply_migrations
+from ..resources import migrations_dir
+from . import node
+from .bootstrap import bootstrap_database, set_passwords
+from .components import Component, FrontComponent, ModuleComponent, PostgresComponent
+from .home import DEFAULT_PORT, Home, StackConfig
+from .processes import TERMINATE, ProcessId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOCAL_USER = "me@localhost.local"
+"""The user that the first start signs up: whoever works at this machine."""
+
+_WORKER_MODULE = "knowledge_persistence.worker"
+
+
+class Supervisor:
+    """One run of a stack.
+
+    Args:
+        home: its data directory.
+        port: the origin's port; None keeps what the directory has, or chooses.
+        database_port: the database's port; None likewise.
+        report: called with each event, a dictionary with the key `event`: progress (with `message`), ready.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        port: int | None = None,
+        database_port: int | None = None,
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.home = home
+        self._port = port
+        self._database_port = database_port
+        self._report = report
+        self._components: list[Component] = []
+        self._events: queue.SimpleQueue[Component | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._made_home = False
+
+    def request_stop(self) -> None:
+        """End the run soon; may be called from a signal handler."""
+        self._stopping = True
+        self._events.put(None)
+
+    def run(self) -> None:
+        """Bring the stack up, keep it up until asked to stop, take it down.
+
+        Raises:
+            EmbeddedStackError: it can't be brought up. Nothing of it runs then, and a first start has left nothing.
+        """
+        self._made_home = self.home.prepare()
+        with self.home.lock() as free:
+            if not free:
+                raise EmbeddedStackError(f"another stack is already running in {self.home.path}")
+            try:
+                try:
+                    self._bring_up()
+                except BaseException:
+                    self._take_down()
+                    self._undo_first_start()
+                    raise
+                self._keep_up()
+            finally:
+                self._take_down()
+
+    # -- up ------------------------------------------------------------------------------------------------------------
+
+    def _progress(self, message: str) -> None:
+        self._report({"event": "progress", "message": message})
+
+    def _check_stop(self) -> None:
+        if self._stopping:
+            raise EmbeddedStackError("stopped while starting")
+
+    def _bring_up(self) -> None:
+        end_leftovers(self.home)
+        self._save_state(ready=False)
+        if self.home.incomplete_marker.exists():
+            self._progress("An earlier first start was interrupted; beginning anew")
+            self._remove_first_start()
+        config = self._configure()
+        cluster = self.home.cluster(config)
+        runtime = node.install_front(progress=self._progress)
+        self._check_stop()
+
+        first = not cluster.exists
+        if first:
+            self._progress("Making the database")
+            cluster.create()
+        postgres = PostgresComponent(self.home, cluster)
+        self._components.append(postgres)
+        self._progress("Starting the database")
+        self._start(postgres)
+        self._check_stop()
+
+        self._progress("Preparing the database")
+        bootstrap_database(cluster)
+        if first:
+            set_passwords(cluster, {role: word for role, word in config.passwords.items() if role != "supabase_admin"})
+        self._check_stop()
+
+        self._progress("Starting the Data API")
+        front = FrontComponent(self.home, config, cluster, runtime)
+        self._components.append(front)
+        front.state = "starting"
+        front.prepare(lambda: self._stopping)
+        self._progress("Applying migrations")
+        applied = apply_migrations(config.database_url("postgres"), migrations_dir())
+        if applied:
+            self._progress(f"Applied {len(applied)} migrations")
+        front.serve(lambda: self._stopping)
+        self._watch(front)
+        self._check_stop()
+
+        if first:
+            self._progress("Signing up the local user")
+            sign_up_local_user(self.home, config)
+            # From here on the directory holds something that must not be lost.
+            self.home.incomplete_marker.unlink()
+
+        if ModuleComponent.is_available(_WORKER_MODULE):
+            worker = ModuleComponent(self.home, "worker", _WORKER_MODULE)
+            self._components.append(worker)
+            self._start(worker)
+        self._save_state(ready=True)
+        self._report({"event": "ready"})
+
+    def _configure(self) -> StackConfig:
+        config = self.home.load_config()
+        if config is None:
+            if self.home.cluster_directory.exists():
+                raise EmbeddedStackError(
+                    f"{self.home.path} holds a database, but stack.json with its keys and passwords is missing. "
+                    "Put it back from a backup, or choose another directory with KP_HOME."
+                )
+            origin, database = self._choose_ports()
+            check_port_free(origin, "the HTTP origin", "--port")
+            check_port_free(database, "the database", "--db-port")
+            self.home.incomplete_marker.touch(mode=0o600)
+            config = StackConfig.generate(origin_port=origin, database_port=database)
+            self.home.save_config(config)
+            return config
+        if not self.home.cluster(config).exists:
+            raise EmbeddedStackError(
+                f"{self.home.path} has a stack.json, but its database ({self.home.cluster_directory}) is missing. "
+                "Put it back from a backup; to start afresh, remove stack.json."
+            )
+        origin = self._port if self._port is not None else config.origin_port
+        database = self._database_port if self._database_port is not None else config.database_port
+        check_port_free(origin, "the HTTP origin", "--port")
+        check_port_free(database, "the database", "--db-port")
+        return self.home.with_ports(config, origin, database)
+
+    def _choose_ports(self) -> tuple[int, int]:
+        if self._port is not None or self._database_port is not None:
+            origin = self._port if self._port is not None else DEFAULT_PORT
+            return origin, self._database_port if self._database_port is not None else origin + 1
+        if not is_stack(DEFAULT_PORT):
+            return DEFAULT_PORT, DEFAULT_PORT + 1
+        for origin in range(DEFAULT_PORT + 10, DEFAULT_PORT + 1000, 10):
+            if is_port_free(origin) and is_port_free(origin + 1):
+                self._progress(
+                    f"Another stack has port {DEFAULT_PORT}; this one takes {origin}, and {origin + 1} for the database"
+                )
+                return origin, origin + 1
+        raise EmbeddedStackError(f"no free ports near {DEFAULT_PORT}; choose with --port and --db-port")
+
+    def _undo_first_start(self) -> None:
+        half_made = self.home.incomplete_marker.exists()
+        if not half_made and (self.home.config_file.exists() or self.home.cluster_directory.exists()):
+            return
+        self._remove_first_start()
+        shutil.rmtree(self.home.log_directory, ignore_errors=True)
+        shutil.rmtree(self.home.run_directory, ignore_errors=True)
+        if self._made_home:
+            # Only what is ours is gone; a directory that holds anything else stays.
+            with contextlib.suppress(OSError):
+                self.home.path.rmdir()
+
+    def _remove_first_start(self) -> None:
+        config = self.home.load_config()
+        if config is not None:
+            cluster = self.home.cluster(config)
+            cluster.remove()
+            store = CredentialStore(self.home.path)
+            if store.path.exists():
+                store.delete(config.api_url)
+                if store.path.read_text().strip() == "{}":
+                    store.path.unlink()
+            store.path.with_suffix(".lock").unlink(missing_ok=True)
+        for leftover in self.home.path.glob("initdb-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self.home.config_file.unlink(missing_ok=True)
+        self.home.incomplete_marker.unlink(missing_ok=True)
+
+    # -- keeping it up -------------------------------------------------------------------------------------------------
+
+    def _start(self, component: Component) -> None:
+        component.state = "starting"
+        component.start(lambda: self._stopping)
+        self._watch(component)
+
+    def _watch(self, component: Component) -> None:
+        process = component.process
+        if process is None:
+            raise EmbeddedStackError(f"{component.name} has no process")
+
+        def wait() -> None:
+            process.wait()
+            if component.process is process:
+                self._events.put(component)
+
+        threading.Thread(target=wait, daemon=True, name=f"watch-{component.name}").start()
+
+    def _keep_up(self) -> None:
+        while not self._stopping:
+            due = min((c.next_start for c in self._components if c.state == "restarting"), default=None)
+            timeout = None if due is None else max(0.0, due - time.monotonic())
+            with contextlib.suppress(queue.Empty):
+                ended = self._events.get(timeout=timeout)
+                if ended is not None:
+                    self._note_end(ended)
+            # In the order of the list: what others need comes first.
+            for component in self._components:
+                if self._stopping:
+                    return
+                if component.state == "restarting" and component.next_start <= time.monotonic():
+                    self._restart(component)
+
+    def _note_end(self, component: Component) -> None:
+        process = component.process
+        if self._stopping or component.state != "running" or process is None:
+            return
+        code = process.poll()
+        if code is None:
+            return
+        if code == 0 and isinstance(component, ModuleComponent):
+            component.state = "finished"
+        else:
+            reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            log(f"{component.name} ended ({reason}); it is started again")
+            component.note_failure(reason)
+        self._save_state(ready=True)
+
+    def _restart(self, component: Component) -> None:
+        try:
+            component.start(lambda: self._stopping)
+        except EmbeddedStackError as error:
+            if self._stopping:
+                return
+            log(f"{component.name} doesn't start: {error}")
+            component.note_failure(str(error))
+        else:
+            log(f"{component.name} runs again")
+            self._watch(component)
+        self._save_state(ready=True)
+
+    # -- down ----------------------------------------------------------------------------------------------------------
+
+    def _take_down(self) -> None:
+        self._stopping = True
+        while self._components:
+            component = self._components.pop()
+            try:
+                component.stop()
+            except (EmbeddedStackError, OSError) as error:
+                log(f"{component.name} doesn't stop: {error}")
+        self.home.state_file.unlink(missing_ok=True)
+
+    def _save_state(self, *, ready: bool) -> None:
+        services: dict[str, Any] = {}
+        for component in self._components:
+            process = component.process
+            alive = process is not None and process.poll() is None
+            identity = ProcessId.of(process.pid) if process is not None and alive else None
+            services[component.name] = {
+                "state": component.state,
+                "process": identity.as_json() if identity is not None else None,
+                "port": component.port,
+                "restarts": component.restarts,
+                "last_failure": component.last_failure,
+            }
+        own = ProcessId.of(os.getpid())
+        try:
+            self.home.save_state(
+                {"supervisor": own.as_json() if own is not None else None, "ready": ready, "services": services}
+            )
+        except OSError as error:
+            # A full disk must not end a stack that runs.
+            if error.errno != errno.ENOSPC or not ready:
+                raise EmbeddedStackError(f"the state of the stack can't be stored: {error}") from error
+            log(f"the state of the stack can't be stored: {error}")
+
+
+def log(message: str) -> None:
+    """Write a line to the supervisor's log."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    print(f"{stamp} UTC {message}", file=sys.stderr, flush=True)  # noqa: T201 - stderr is the log
+
+
+def end_leftovers(home: Home) -> bool:
+    """End what a killed supervisor left behind; the caller holds the lock.
+
+    Returns:
+        Whether there was anything.
+    """
+    found = False
+    services = cast("dict[str, Any]", home.load_state().get("services") or {})
+    for name, service in services.items():
+        if name == "postgres":
+            continue
+        identity = ProcessId.from_json(service.get("process"))
+        if identity is not None and identity.is_alive():
+            found = True
+            identity.stop(signals=TERMINATE)
+    config = home.load_config()
+    if config is not None:
+        cluster = home.cluster(config)
+        if cluster.find_server() is not None:
+            found = True
+            cluster.stop()
+    home.state_file.unlink(missing_ok=True)
+    return found
+
+
+def is_port_free(port: int) -> bool:
+    """Tell whether a server could listen on this loopback port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As Node and PostgreSQL do: connections that linger from an earlier server are no obstacle.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def check_port_free(port: int, what: str, option: str) -> None:
+    """Raise unless a port can be listened on.
+
+    Raises:
+        EmbeddedStackError: it is taken.
+    """
+    if not is_port_free(port):
+        raise EmbeddedStackError(
+            f"port {port}, for {what}, is taken by another program. Stop it, or choose another port with {option}."
+        )
+
+
+def is_stack(port: int) -> bool:
+    """Tell whether the HTTP origin of some stack answers on this loopback port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:  # noqa: S310
+            body = json.loads(answer.read(64 * 1024))
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+    return isinstance(body, dict) and cast("dict[str, Any]", body).get("name") == "knowledge-persistence"
+
+
+def sign_up_local_user(home: Home, config: StackConfig) -> None:
+    """Sign up the machine's user and store the sign-in, password included.
+
+    Raises:
+        EmbeddedStackError: Auth refuses.
+    """
+    password = secrets.token_urlsafe(24)
+    request = urllib.request.Request(  # noqa: S310
+        f"{config.api_url}/auth/v1/signup",
+        data=json.dumps({"email": LOCAL_USER, "password": password}).encode(),
+        headers={"apikey": config.publishable_key, "content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            session = json.loads(answer.read())
+        credential = Credential(
+            user_id=session["user"]["id"],
+            refresh_token=session["refresh_token"],
+            access_token=session["access_token"],
+            expires_at=int(session["expires_at"]),
+            email=LOCAL_USER,
+            password=password,
+        )
+    except urllib.error.HTTPError as error:
+        detail = error.read(1000).decode(errors="replace")
+        raise EmbeddedStackError(f"the local user can't be signed up: {error.code} {detail}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise EmbeddedStackError(f"the local user can't be signed up: {error!r}") from error
+    store = CredentialStore(home.path)
+    with store.locked():
+        store.save(config.api_url, credential)
+
+
+def run_reporting(supervisor: Supervisor, report: Callable[[dict[str, Any]], None]) -> int:
+    """Run a supervisor under the signals that end it, and report a failure.
+
+    Returns:
+        The exit code.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.request_stop())
+    try:
+        supervisor.run()
+    except KnowledgePersistenceError as error:
+        report({"event": "failed", "message": str(error)})
+        return 1
+    except Exception as error:  # noqa: BLE001 - the end of the process: whoever started it has to hear why
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        message = f"the disk that holds {supervisor.home.path} is full" if full else f"{type(error).__name__}: {error}"
+        report({"event": "failed", "message": message})
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> int:
+    """Run detached: events go to the file descriptor named by the second argument, as JSON lines.
+
+    Arguments: the data directory, the descriptor, the ports or "-".
+    """
+    home_path, descriptor, port, database_port = sys.argv[1:5]
+    pipe = os.fdopen(int(descriptor), "w", buffering=1)
+    # Children must not keep the pipe open: the caller takes its end for ours.
+    os.set_inheritable(pipe.fileno(), False)
+    listening = True
+
+    def report(event: dict[str, Any]) -> None:
+        nonlocal listening
+        if event["event"] in {"progress", "failed"}:
+            log(event["message"])
+        if not listening:
+            return
+        try:
+            pipe.write(json.dumps(event) + "\n")
+        except BrokenPipeError:
+            listening = False
+        if event["event"] in {"ready", "failed"}:
+            listening = False
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    supervisor = Supervisor(
+        Home(Path(home_path)),
+        port=None if port == "-" else int(port),
+        database_port=None if database_port == "-" else int(database_port),
+        report=report,
+    )
+    return run_reporting(supervisor, report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
