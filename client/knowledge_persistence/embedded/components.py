@@ -107,7 +107,9 @@ class PostgresComponent(Component):
         if self.process.poll() is None:
             self.cluster.stop(self.process)
             raise EmbeddedStackError("PostgreSQL wasn't ready in time; its log says why")
-        raise EmbeddedStackError(explain_failure("PostgreSQL ended while starting", _tail(self.log_file, before)))
+        raise EmbeddedStackError(
+            explain_failure("PostgreSQL ended while starting", _tail(self.log_file, before))
+        )
 
     def stop(self) -> None:
         """Shut the server down in an orderly way."""

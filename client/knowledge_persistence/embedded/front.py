@@ -134,7 +134,9 @@ class Front:
                 message = self._events.get(timeout=0.1)
             except queue.Empty:
                 if time.monotonic() > deadline:
-                    raise EmbeddedStackError(f"the Data API wasn't {event} within {timeout:.0f} seconds") from None
+                    raise EmbeddedStackError(
+                        f"the Data API wasn't {event} within {timeout:.0f} seconds"
+                    ) from None
                 continue
             if message["event"] == event:
                 return message

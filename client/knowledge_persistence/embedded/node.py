@@ -82,7 +82,9 @@ def find_node() -> NodeTools:
         return NodeTools(Path(on_path), packaged.npm if packaged is not None else None)
     if packaged is not None:
         return packaged
-    found = f"Node {version} at {on_path} is too old" if version is not None else "there is no Node on the PATH"
+    found = (
+        f"Node {version} at {on_path} is too old" if version is not None else "there is no Node on the PATH"
+    )
     raise EmbeddedStackError(
         f"the Data API needs Node.js {MINIMUM_NODE} or later, and {found}. "
         "Install Node, or take it from a wheel: pip install 'knowledge-persistence[node]'"
@@ -161,11 +163,22 @@ def _install_packages(tools: NodeTools, target: Path, progress: Callable[[str], 
             shutil.copyfile(_SOURCES / name, work / name)
         log_path = work / "npm.log"
         with log_path.open("wb") as log:
-            environment = {**os.environ, "PATH": f"{tools.node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+            environment = {
+                **os.environ,
+                "PATH": f"{tools.node.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            }
             environment.pop("NODE_OPTIONS", None)
             npm = subprocess.Popen(  # noqa: S603
                 # No package of ours may run a script of its own at installation.
-                [*tools.npm, "ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--loglevel=error"],
+                [
+                    *tools.npm,
+                    "ci",
+                    "--ignore-scripts",
+                    "--omit=dev",
+                    "--no-audit",
+                    "--no-fund",
+                    "--loglevel=error",
+                ],
                 cwd=work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -199,7 +212,9 @@ def _watch_installation(npm: subprocess.Popen[bytes], work: Path, progress: Call
     while not wait_until(lambda: npm.poll() is not None, timeout=0.5):
         seconds = time.monotonic() - started
         if seconds > _INSTALL_TIMEOUT:
-            raise EmbeddedStackError(f"the Data API's packages didn't arrive within {_INSTALL_TIMEOUT:.0f} seconds")
+            raise EmbeddedStackError(
+                f"the Data API's packages didn't arrive within {_INSTALL_TIMEOUT:.0f} seconds"
+            )
         modules = work / "node_modules"
         arrived = sum(1 for _ in modules.iterdir()) if modules.is_dir() else 0
         progress(f"Installing the Data API's packages (once): {arrived} so far, {seconds:.0f} s")

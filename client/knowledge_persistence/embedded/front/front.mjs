@@ -21,7 +21,11 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-// Lite and its parts log with console.log; stdout is for events alone.
+// Lite and its parts log with console.log; stdout is for events alone. What the database refuses is the client's
+// affair, which the answer tells it: one line of log, not a stack trace each time.
+const logError = console.error.bind(console);
+console.error = (...parts) => logError(...parts.map((part) =>
+  (part instanceof Error && typeof part.code === "string" ? `${part.name}: ${part.code} ${part.message}` : part)));
 console.log = console.info = console.debug = console.error;
 
 const { getRequestListener } = await import("@hono/node-server");
@@ -618,7 +622,12 @@ async function main() {
         fatal(error.message);
       });
     } else if (message.command === "listen") {
-      running.server.listen(running.config.port, "127.0.0.1", () => emit("listening", { port: running.config.port }));
+      // The first request shouldn't pay for reading the schema.
+      running.connection.introspect({ useCache: true }).then(
+        () => running.server.listen(
+          running.config.port, "127.0.0.1", () => emit("listening", { port: running.config.port })),
+        (error) => fatal(error.message),
+      );
     } else if (message.command === "reload") {
       running.connection.clearSchemaCache().then(() => emit("reloaded"));
     }
