@@ -1,0 +1,87 @@
+"""Fixtures for all tests: an environment that is nobody's, and databases.
+
+``world`` is what most tests of the database want (see ``world.py``): people in a fresh clone of the migrated
+template. ``database`` is that clone alone, ``blank_database`` one that waits for its migrations.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg import sql
+
+from databases import Database, DatabaseServer, short_directory
+from knowledge_persistence.migrations import apply_migrations
+from knowledge_persistence.resources import migrations_dir
+from world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+_PERSONAL = ("KP_", "OPENAI_", "SUPABASE_", "PG")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_environment() -> Generator[None]:
+    """Hide the settings and the stack of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch, short_directory() as home:
+        for name in [name for name in os.environ if name.startswith(_PERSONAL)]:
+            patch.delenv(name)
+        # No stack is there. A test that starts one names a directory of its own.
+        patch.setenv("KP_HOME", str(home / "none"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nobodys_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work where no `.env` is found and nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server() -> Generator[DatabaseServer]:
+    """Give the database server of this run."""
+    with short_directory() as directory, DatabaseServer(directory).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def blank_template(server: DatabaseServer) -> Database:
+    """Give a database that has all but the migrations; to be cloned, never connected to."""
+    return server.prepare("blank")
+
+
+@pytest.fixture(scope="session")
+def template(server: DatabaseServer, blank_template: Database) -> Database:
+    """Give the migrated database; to be cloned, never connected to."""
+    with server.cluster.connect() as connection:
+        create = sql.SQL("create database migrated template {} owner postgres")
+        connection.execute(create.format(sql.Identifier(blank_template.name)))
+    migrated = Database(server, "migrated")
+    apply_migrations(migrated.dsn(), migrations_dir())
+    return migrated
+
+
+@pytest.fixture
+def blank_database(server: DatabaseServer, blank_template: Database) -> Generator[Database]:
+    """Lend a database that is ready for the migrations."""
+    with server.clone(blank_template) as database:
+        yield database
+
+
+@pytest.fixture
+def database(server: DatabaseServer, template: Database) -> Generator[Database]:
+    """Lend a freshly cloned, migrated, empty database."""
+    with server.clone(template) as database:
+        yield database
+
+
+@pytest.fixture
+def world(database: Database) -> Generator[World]:
+    """Set the stage: people in a database of their own."""
+    world = World(database.dsn)
+    yield world
+    world.close()
