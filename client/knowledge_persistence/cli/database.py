@@ -25,9 +25,7 @@ def migrate(
     *,
     database_url: Annotated[
         str | None,
-        typer.Option(
-            help="PostgreSQL URL of the role postgres. Otherwise KP_DATABASE_URL, otherwise the embedded stack."
-        ),
+        typer.Option(help="URL of the role postgres; otherwise KP_DATABASE_URL, otherwise the embedded stack."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is pending.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
