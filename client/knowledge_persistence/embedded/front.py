@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -149,10 +150,8 @@ class Front:
     def stop(self) -> None:
         """End it: closing its stdin asks, a kill insists."""
         stdin = cast("IO[bytes]", self.process.stdin)
-        try:
+        with contextlib.suppress(OSError):
             stdin.close()
-        except OSError:
-            pass
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:

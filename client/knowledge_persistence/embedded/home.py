@@ -13,7 +13,6 @@ import secrets
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..credentials import CredentialStore
@@ -22,6 +21,7 @@ from .postgres import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
 DEFAULT_PORT = 54321
 """The origin's port where none is chosen. The database's is the next one."""

@@ -136,7 +136,7 @@ def install_front(*, progress: Callable[[str], None] | None = None) -> FrontRunt
     packages = cache_directory() / "front" / hashlib.sha256(lock).hexdigest()[:16]
     try:
         if not (packages / "node_modules").is_dir():
-            _install_packages(tools, packages, progress or (lambda _: None))
+            _install_packages(tools, packages, progress or _say_nothing)
         # Node looks for packages above the script, so the script lies below them, one directory a version.
         entry = packages / hashlib.sha256(script).hexdigest()[:16] / "front.mjs"
         if not entry.exists():
@@ -147,6 +147,10 @@ def install_front(*, progress: Callable[[str], None] | None = None) -> FrontRunt
     except OSError as error:
         raise EmbeddedStackError(f"the Data API's packages can't be stored in {packages}: {error}") from error
     return FrontRuntime(tools.node, entry)
+
+
+def _say_nothing(_message: str) -> None:
+    pass
 
 
 def _install_packages(tools: NodeTools, target: Path, progress: Callable[[str], None]) -> None:

@@ -140,7 +140,7 @@ class Stack:
         Raises:
             EmbeddedStackError: it can't be started; nothing of it runs then.
         """
-        say = progress if progress is not None else lambda _: None
+        say = progress if progress is not None else _say_nothing
         if not self.home.is_held():
             self._spawn(say)
         else:
@@ -279,6 +279,10 @@ class Stack:
         )
         if not self.home.load_state().get("ready"):
             raise EmbeddedStackError("the other command's start failed; try again")
+
+
+def _say_nothing(_message: str) -> None:
+    pass
 
 
 def _follow(pipe: IO[str], say: Callable[[str], None]) -> str:

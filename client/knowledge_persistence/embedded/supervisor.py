@@ -96,7 +96,7 @@ class Supervisor:
             finally:
                 self._take_down()
 
-    # -- up ------------------------------------------------------------------------------------------------------------
+    # -- up ----------------------------------------------------------------------------------------
 
     def _progress(self, message: str) -> None:
         self._report({"event": "progress", "message": message})
@@ -228,7 +228,7 @@ class Supervisor:
         self.home.config_file.unlink(missing_ok=True)
         self.home.incomplete_marker.unlink(missing_ok=True)
 
-    # -- keeping it up -------------------------------------------------------------------------------------------------
+    # -- keeping it up -----------------------------------------------------------------------------
 
     def _start(self, component: Component) -> None:
         component.state = "starting"
@@ -290,7 +290,7 @@ class Supervisor:
             self._watch(component)
         self._save_state(ready=True)
 
-    # -- down ----------------------------------------------------------------------------------------------------------
+    # -- down --------------------------------------------------------------------------------------
 
     def _take_down(self) -> None:
         self._stopping = True
@@ -390,7 +390,7 @@ def check_port_free(port: int, what: str, option: str) -> None:
 def is_stack(port: int) -> bool:
     """Tell whether the HTTP origin of some stack answers on this loopback port."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:
             body = json.loads(answer.read(64 * 1024))
     except (OSError, ValueError, urllib.error.URLError):
         return False
@@ -436,8 +436,12 @@ def run_reporting(supervisor: Supervisor, report: Callable[[dict[str, Any]], Non
     Returns:
         The exit code.
     """
+
+    def stop(_number: int, _frame: object) -> None:
+        supervisor.request_stop()
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: supervisor.request_stop())
+        signal.signal(number, stop)
     try:
         supervisor.run()
     except KnowledgePersistenceError as error:

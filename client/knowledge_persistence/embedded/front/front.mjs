@@ -155,6 +155,22 @@ function openConnection(database) {
 
 class Unavailable extends Error {}
 
+// What postgres.js and the server say when there is no connection, or no longer.
+const CONNECTION_LOST = new RegExp([
+  "ECONNREFUSED", "ECONNRESET", "EPIPE", "ENOENT", "CONNECT_TIMEOUT", "CONNECTION_(CLOSED|ENDED|DESTROYED)",
+  "database system is (starting up|shutting down|in recovery mode|not yet accepting)",
+  "terminating connection", "server closed the connection",
+].join("|"));
+
+function unavailable() {
+  return new Response(
+    JSON.stringify({
+      code: "PGRST001", message: "the database can't be reached just now; try again", details: null, hint: null,
+    }),
+    { status: 503, headers: { "content-type": "application/json; charset=utf-8", "retry-after": "1", ...corsHeaders() } },
+  );
+}
+
 /** Read what PostgREST applies to each request: the settings of its role, timeouts above all. */
 async function readRoleSettings(connection) {
   const { rows } = await sql`
@@ -343,6 +359,14 @@ function makeOrigin(config, app, connection) {
       app.fetch(request, { peerAddress: env.incoming.socket.remoteAddress ?? null }));
     const headers = new Headers(result.headers);
     for (const [name, value] of Object.entries(corsHeaders())) headers.set(name, value);
+    if (result.status >= 500) {
+      // Lite has one answer for all it can't name. A lost connection is worth another try; the rest is our log's.
+      const body = await result.text();
+      if (CONNECTION_LOST.test(body) || !(await databaseAnswers(connection))) return unavailable();
+      console.error(`${request.method} ${url.pathname}: ${result.status} ${body.slice(0, 2000)}`);
+      headers.delete("content-length");
+      return new Response(body, { status: result.status, headers });
+    }
     return new Response(result.body, { status: result.status, headers });
   });
 
@@ -483,9 +507,10 @@ function makeStudio(config, app) {
     if (!loopback.has(request.headers.host)) return refuse(response, 403, "KP403", "unknown host");
     const url = new URL(request.url, "http://127.0.0.1");
     const token = url.searchParams.get("token");
-    if (url.pathname === "/" && token !== null && same(token, config.studioToken)) {
+    if (request.method === "GET" && token !== null && same(token, config.studioToken)) {
       response.writeHead(303, {
-        location: "/",
+        // One slash at the start: two would name another host.
+        location: `/${url.pathname.replace(/^\/+/, "")}`,
         "set-cookie": `${cookie}=${session}; Path=/; HttpOnly; SameSite=Strict`,
         "cache-control": "no-store",
         "referrer-policy": "no-referrer",
@@ -558,14 +583,10 @@ async function start(config) {
   await app.init();
   // A request that meets an unreachable database gets a 503, which clients retry, and never an empty schema's 404.
   app.server.onError((error, context) => {
-    const gone = error instanceof Unavailable || /^(ECONN|CONNECT|ENOENT|57P0|08)/.test(String(error?.code ?? ""));
-    if (!gone) console.error(error);
+    if (error instanceof Unavailable || CONNECTION_LOST.test(`${error?.code} ${error?.message}`)) return unavailable();
+    console.error(error);
     return context.json(
-      gone
-        ? { code: "PGRST001", message: "the database can't be reached; try again", details: null, hint: null }
-        : { code: "KP500", message: "the request failed; the front's log says why", details: null, hint: null },
-      gone ? 503 : 500,
-    );
+      { code: "KP500", message: "the request failed; the front's log says why", details: null, hint: null }, 500);
   });
 
   if (config.mode !== "studio") {
