@@ -1,1 +1,147 @@
-"""Memory for AI agents that outlives the session."""
+"""Memory for AI agents that outlives the session.
+
+    from knowledge_persistence import connect
+
+    with connect() as memory, memory.session("monday") as session:
+        session.remember("HNSW is filtered after the scan: set hnsw.iterative_scan for small tenants.")
+        for item in session.recall("vector search finds nothing for a small customer"):
+            print(item.score, item.title, item.relevance_reason)
+
+`connect` and `connect_async` make a client; everything else is what they take and return. What needs a
+package that is slow to import is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    CredentialError,
+    CursorExpiredError,
+    EmbeddedStackError,
+    EmbeddingDimensionError,
+    EmbeddingError,
+    InvalidArgumentError,
+    KnowledgePersistenceError,
+    MigrationError,
+    NotFoundError,
+    NotRunningError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from .models import (
+    JSON,
+    ContextualKnowledge,
+    EmbeddingJob,
+    EmbeddingModel,
+    EndedSession,
+    Identity,
+    JSONObject,
+    KnowledgeItem,
+    KnowledgeType,
+    NewKnowledge,
+    RatedKnowledge,
+    RecalledKnowledge,
+    RecordedKnowledge,
+    Session,
+    SimilarKnowledge,
+    StartedSession,
+    StoredEmbedding,
+    ValidatedKnowledge,
+    ValidationStatus,
+    Workspace,
+    WorkspaceMember,
+    WorkspaceRole,
+)
+
+if TYPE_CHECKING:
+    from ._async.client import AsyncKnowledgeClient, connect_async
+    from ._async.session import AsyncSessionHandle
+    from ._sync.client import KnowledgeClient, connect
+    from ._sync.session import SessionHandle
+    from .embedders import Embedder, make_embedder
+    from .settings import Settings
+
+__all__ = [
+    "JSON",
+    "APIError",
+    "AsyncKnowledgeClient",
+    "AsyncSessionHandle",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConflictError",
+    "ContextualKnowledge",
+    "CredentialError",
+    "CursorExpiredError",
+    "EmbeddedStackError",
+    "Embedder",
+    "EmbeddingDimensionError",
+    "EmbeddingError",
+    "EmbeddingJob",
+    "EmbeddingModel",
+    "EndedSession",
+    "Identity",
+    "InvalidArgumentError",
+    "JSONObject",
+    "KnowledgeClient",
+    "KnowledgeItem",
+    "KnowledgePersistenceError",
+    "KnowledgeType",
+    "MigrationError",
+    "NewKnowledge",
+    "NotFoundError",
+    "NotRunningError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "RatedKnowledge",
+    "RecalledKnowledge",
+    "RecordedKnowledge",
+    "ServerError",
+    "Session",
+    "SessionHandle",
+    "Settings",
+    "SimilarKnowledge",
+    "StartedSession",
+    "StoredEmbedding",
+    "TransportError",
+    "ValidatedKnowledge",
+    "ValidationStatus",
+    "Workspace",
+    "WorkspaceMember",
+    "WorkspaceRole",
+    "connect",
+    "connect_async",
+    "make_embedder",
+]
+
+_LAZY = {
+    "AsyncKnowledgeClient": "._async.client",
+    "AsyncSessionHandle": "._async.session",
+    "Embedder": ".embedders",
+    "KnowledgeClient": "._sync.client",
+    "SessionHandle": "._sync.session",
+    "Settings": ".settings",
+    "connect": "._sync.client",
+    "connect_async": "._async.client",
+    "make_embedder": ".embedders",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -24,7 +24,20 @@ class MigrationError(KnowledgePersistenceError):
 
 
 class TransportError(KnowledgePersistenceError):
-    """The deployment can't be reached, or the connection broke before an answer came."""
+    """The deployment can't be reached, or the connection broke before an answer came.
+
+    Attributes:
+        may_have_arrived: whether the request may have been carried out all the same. False: it surely was
+            not.
+    """
+
+    def __init__(self, message: str, *, may_have_arrived: bool = False) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
+
+
+class NotRunningError(TransportError):
+    """No deployment was named, and the data directory holds no embedded stack that could be meant."""
 
 
 class EmbeddingError(KnowledgePersistenceError):
@@ -119,10 +132,17 @@ _BY_SQLSTATE: dict[str, type[APIError]] = {
     "22023": InvalidArgumentError,
     "22001": InvalidArgumentError,
     "22003": InvalidArgumentError,
+    "22007": InvalidArgumentError,
+    "22008": InvalidArgumentError,
+    "22021": InvalidArgumentError,
+    "22P05": InvalidArgumentError,
     "PGRST301": AuthenticationError,
     "PGRST302": AuthenticationError,
     "PGRST303": AuthenticationError,
 }
+
+# The schema of this package is not there, or older than the client.
+_NOT_MIGRATED = frozenset({"PGRST202", "PGRST205", "42883", "42P01", "3F000"})
 
 _BY_STATUS: dict[int, type[APIError]] = {
     400: InvalidArgumentError,
@@ -157,6 +177,9 @@ def error_from_sqlstate(
         hint: the server's hint.
     """
     kind = _BY_SQLSTATE.get(code)
+    if code in _NOT_MIGRATED:
+        kind, status = ServerError, 500
+        hint = hint or "is the schema there, and up to date? `kp migrate` applies it"
     if kind is None and status is not None:
         kind = _BY_STATUS.get(status)
     if kind is None:

@@ -1,0 +1,314 @@
+"""The direct transport: libpq, for trusted processes.
+
+A request is one transaction: `begin`, one statement that sets role, claims and context, the call, `commit`,
+sent together in a pipeline, so that it costs one round trip. The login is `authenticator`, whose password
+lets its holder state any claims: this protects against mistakes, not against whoever has the DSN.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Final, cast
+from uuid import UUID
+
+import psycopg
+import psycopg_pool
+from pgvector import Vector
+from pgvector.psycopg.vector import register_vector_info
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg.types import TypeInfo
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool
+
+from knowledge_persistence._values import JsonArgument, Row, VectorArgument
+from knowledge_persistence.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    TransportError,
+    error_from_sqlstate,
+)
+from knowledge_persistence.models import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg.abc import Params, QueryNoTemplate
+
+    from knowledge_persistence._values import Argument, CallMode, RequestContext, Scalar
+
+_SETUP: Final = """
+select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
+       set_config('request.jwt.claim.sub', %s, true), set_config('app.current_workspace', %s, true),
+       set_config('app.current_session', %s, true), set_config('statement_timeout', %s, true)
+"""
+#: Supabase's pooler in transaction mode: a prepared statement meets another connection next time.
+_TRANSACTION_POOLER_PORT: Final = "6543"
+_CONNECTION_DEFAULTS: Final[dict[str, str]] = {
+    "connect_timeout": "10",
+    "application_name": "knowledge-persistence",
+    # A peer that vanished without a word is noticed within half a minute.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+}
+
+
+class AsyncDirectTransport:
+    """Call the functions over libpq, as one user or as the service.
+
+    Args:
+        dsn: PostgreSQL URL whose login may set the roles (`authenticator`).
+        role: authenticated or service_role.
+        claims: the claims of the user's token, verified by the caller; empty for the service.
+        timeout: seconds until the database gives a statement up.
+        pool_size: connections at most.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        role: str,
+        claims: Mapping[str, object],
+        timeout: float = 30.0,
+        pool_size: int = 4,
+    ) -> None:
+        try:
+            given = conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError as error:
+            raise ConfigurationError(f"the database URL can't be read: {error}") from error
+        options = {name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in given}
+        self._dsn = make_conninfo(dsn, **options)
+        # None: a fifth of a round trip lost on each call, but it works through a transaction pooler.
+        self._prepare = str(given.get("port")) != _TRANSACTION_POOLER_PORT
+        self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
+        self._role = role
+        self._claims = claims
+        self._claims_text = json.dumps({**claims, "role": role})
+        self._subject = str(claims.get("sub") or "")
+        self._timeout = str(int(timeout * 1000))
+        self._pool_size = pool_size
+        self._connect_timeout = timeout
+        self._pool: AsyncConnectionPool[AsyncConnection[Row]] | None = None
+
+    async def open(self) -> None:
+        """Connect, so that a wrong URL or password shows now."""
+        await self._opened()
+
+    async def _opened(self) -> AsyncConnectionPool[AsyncConnection[Row]]:
+        if self._pool is None:
+            await self._try_connect()
+            pool = AsyncConnectionPool[AsyncConnection[Row]](
+                self._dsn,
+                connection_class=AsyncConnection[Row],
+                kwargs={"autocommit": True, "row_factory": dict_row},
+                configure=self._configure,
+                check=_check,
+                min_size=1,
+                max_size=self._pool_size,
+                # A database that restarts is back in seconds; whoever asks meanwhile waits for it.
+                timeout=self._connect_timeout,
+                open=False,
+                name="knowledge-persistence",
+            )
+            await pool.open()
+            self._pool = pool
+        return self._pool
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.close()
+
+    async def _try_connect(self) -> None:
+        # The pool repeats a failing connection in the background and tells only that it took too long.
+        try:
+            connection = await AsyncConnection.connect(self._dsn)
+        except psycopg.OperationalError as error:
+            raise _connection_error(error, self._where) from error
+        await connection.close()
+
+    async def _configure(self, connection: AsyncConnection[Row]) -> None:
+        connection.prepare_threshold = 0 if self._prepare else None
+        info = await TypeInfo.fetch(connection, "extensions.vector") or await TypeInfo.fetch(
+            connection, "vector"
+        )
+        if info is None:
+            raise ConfigurationError(
+                "the database has no type vector: is pgvector installed, and `kp migrate` run?"
+            )
+        register_vector_info(connection, info)
+
+    async def call(
+        self, function: str, arguments: Mapping[str, Argument], context: RequestContext, *, mode: CallMode
+    ) -> list[Row]:
+        """Call a function; see `AsyncTransport.call`."""
+        query = _call_query(function, tuple(arguments))
+        values = {name: _adapt(value) for name, value in arguments.items()}
+        return await self._transaction(query, values, context, read_only=mode == "read")
+
+    async def select(
+        self,
+        table: str,
+        columns: Sequence[str],
+        context: RequestContext,
+        *,
+        equal: Mapping[str, Scalar] | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Read rows of a table; see `AsyncTransport.select`."""
+        query = sql.SQL("select {} from public.{}").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table)
+        )
+        if equal:
+            query += sql.SQL(" where ") + sql.SQL(" and ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in equal
+            )
+        if order is not None:
+            query += sql.SQL(" order by {} desc").format(sql.Identifier(order))
+        if limit is not None:
+            query += sql.SQL(" limit {}").format(sql.Literal(limit))
+        return await self._transaction(query, dict(equal or {}), context, read_only=True)
+
+    async def identity(self) -> Identity:
+        """Say whose claims are stated; the connection must work for that."""
+        await self.open()
+        if self._role != "authenticated":
+            return Identity(role=self._role)
+        email = self._claims.get("email")
+        return Identity(
+            role=self._role, user_id=UUID(self._subject), email=email if isinstance(email, str) else None
+        )
+
+    async def _transaction(
+        self, query: QueryNoTemplate, values: Params, context: RequestContext, *, read_only: bool
+    ) -> list[Row]:
+        expires = self._claims.get("exp")
+        if isinstance(expires, (int, float)) and expires <= time.time():
+            raise AuthenticationError(
+                "the access token has expired", code="PT401", status=401, hint="sign in again"
+            )
+        pool = await self._opened()
+        setup = (
+            self._role,
+            self._claims_text,
+            self._subject,
+            str(context.workspace or ""),
+            str(context.session or ""),
+            self._timeout,
+        )
+        try:
+            connection = await pool.getconn()
+        except psycopg_pool.PoolTimeout as error:
+            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+        sent = False
+        try:
+            cursor = connection.cursor()
+            async with connection.pipeline():
+                sent = True
+                await connection.execute("begin read only" if read_only else "begin")
+                await connection.execute(_SETUP, setup)
+                await cursor.execute(query, values)
+                ending = await connection.execute("commit")
+            rows = await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            await self._roll_back(connection)
+            raise _error(error, self._where, sent=sent) from error
+        except BaseException:
+            # Cancelled in the middle: what the connection still has to say is nobody's business any more.
+            await connection.close()
+            raise
+        finally:
+            await pool.putconn(connection)
+        if ending.statusmessage != "COMMIT":
+            raise TransportError(f"the database answered commit with {ending.statusmessage}")
+        return rows
+
+    async def _roll_back(self, connection: AsyncConnection[Row]) -> None:
+        try:
+            if not connection.closed:
+                await connection.rollback()
+        except psycopg.Error:
+            await connection.close()
+
+
+async def _check(connection: AsyncConnection[Row]) -> None:
+    """Find out without a round trip whether the server has closed a pooled connection.
+
+    A connection that died while it lay idle then never carries a request of which nobody could say afterwards
+    whether it arrived.
+    """
+    connection.pgconn.consume_input()
+    if connection.broken:
+        raise psycopg.OperationalError("the server closed the connection")
+
+
+_queries: dict[tuple[str, tuple[str, ...]], bytes] = {}
+
+
+def _call_query(function: str, names: tuple[str, ...]) -> bytes:
+    """Compose a call in named notation, once for each set of names."""
+    query = _queries.get((function, names))
+    if query is None:
+        composed = sql.SQL("select * from public.{}({})").format(
+            sql.Identifier(function),
+            sql.SQL(", ").join(
+                sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in names
+            ),
+        )
+        query = _queries[function, names] = composed.as_bytes(None)
+    return query
+
+
+def _adapt(argument: Argument) -> object:
+    if isinstance(argument, JsonArgument):
+        return Jsonb(argument.value)
+    if isinstance(argument, VectorArgument):
+        return Vector(argument.values)
+    if isinstance(argument, (list, tuple)):
+        return list(cast("Sequence[object]", argument))
+    return argument
+
+
+def _is_connection_loss(error: psycopg.Error) -> bool:
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    # 08: connection exceptions; 57P01 to 57P03: the server stops, crashed, or starts; 53300: no room.
+    return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "53300"}
+
+
+def _connection_error(error: psycopg.Error, where: str) -> TransportError | APIError:
+    text = " ".join(str(error).split())
+    if error.sqlstate in {"28P01", "28000"} or "authentication failed" in text:
+        return AuthenticationError(
+            f"the database at {where} refused the login: {text}",
+            code=error.sqlstate or "28P01",
+            status=401,
+            hint="the login is authenticator; `kp status --json` tells the embedded stack's database_url",
+        )
+    return TransportError(f"the database at {where} can't be reached: {text}")
+
+
+def _error(error: psycopg.Error, where: str, *, sent: bool) -> TransportError | APIError:
+    """Make the package's exception of psycopg's."""
+    if _is_connection_loss(error):
+        # A server that refuses to begin (starting, full) has done nothing; one that broke off may have.
+        arrived = sent and error.sqlstate not in {"57P03", "53300"}
+        text = " ".join(str(error).split())
+        return TransportError(
+            f"the connection to the database at {where} broke: {text}", may_have_arrived=arrived
+        )
+    diagnostic = error.diag
+    return error_from_sqlstate(
+        error.sqlstate or "",
+        diagnostic.message_primary or str(error),
+        detail=diagnostic.message_detail,
+        hint=diagnostic.message_hint,
+    )

@@ -1,0 +1,511 @@
+# Generated from _async/client.py by scripts/generate-sync: edit that, not this.
+"""The client."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Literal, cast
+
+from knowledge_persistence._target import DirectTarget, resolve_target
+from knowledge_persistence._values import JsonArgument, RequestContext, is_id, to_id
+from knowledge_persistence.embedders import make_embedder
+from knowledge_persistence.errors import NotFoundError
+from knowledge_persistence.models import (
+    EmbeddingJob,
+    EmbeddingModel,
+    EndedSession,
+    Session,
+    StartedSession,
+    StoredEmbedding,
+    Workspace,
+    WorkspaceMember,
+    from_row,
+)
+from knowledge_persistence.settings import Settings
+
+from .core import Core
+from .knowledge import KnowledgeMethods
+from .session import SessionHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+    from uuid import UUID
+
+    from knowledge_persistence._target import Target
+    from knowledge_persistence.embedders import Embedder
+    from knowledge_persistence.models import JSON, Identity, JSONObject, WorkspaceRole
+
+    from .transport import Transport
+
+
+class KnowledgeClient(KnowledgeMethods):
+    """A memory: record what was learned, get it back when it is wanted.
+
+    Make one with `connect`, and use it with ``with``, or close it.
+
+    Args:
+        transport: the door to the deployment.
+        embedder: what turns queries into vectors; None: search goes by words alone.
+        workspace: the workspace to work in, by id or name.
+        session: the session to work in, by id or identifier.
+        project: the project context of what is recorded, unless said otherwise.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        embedder: Embedder | None = None,
+        workspace: UUID | str | None = None,
+        session: UUID | str | None = None,
+        project: str | None = None,
+    ) -> None:
+        self.core = self._core = Core(transport, embedder, workspace=workspace, session=session)
+        self._project = project
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Sign in or connect, so that what is wrong shows now; otherwise the first call does it.
+
+        Raises:
+            TransportError: the deployment can't be reached.
+            AuthenticationError: nobody is signed in.
+        """
+        self._core.transport.open()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._core.transport.close()
+
+    def _request_context(self) -> RequestContext:
+        return self._core.context()
+
+    def whoami(self) -> Identity:
+        """Ask the deployment whom it takes this client for.
+
+        Raises:
+            AuthenticationError: nobody, or the sign-in has ended.
+        """
+        return self._core.transport.identity()
+
+    # Sessions
+
+    def session(
+        self,
+        identifier: str | None = None,
+        *,
+        project: str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> SessionHandle:
+        """Make a session to enter: started or resumed on entry, ended on exit.
+
+        Args:
+            identifier: its name, by which it is resumed; None: one is made.
+            project: the project it is about; what it records inherits that.
+            metadata: what to keep with it.
+        """
+        return SessionHandle(self, identifier, project=project, metadata=metadata)
+
+    def start_session(
+        self,
+        identifier: str | None = None,
+        *,
+        project: str | None = None,
+        metadata: JSONObject | None = None,
+    ) -> StartedSession:
+        """Start a session, or resume the caller's session of the same identifier.
+
+        Args:
+            identifier: its name; None: one is made.
+            project: the project it is about; None: the client's.
+            metadata: what to keep with it.
+        """
+        rows = self._core.call(
+            "start_session",
+            {
+                "session_identifier": identifier,
+                "project_context": project or self._project,
+                "session_metadata": None if metadata is None else JsonArgument(metadata),
+            },
+            RequestContext(workspace=(self._core.context()).workspace),
+            # Without a name, a repetition would start a second one.
+            mode="once" if identifier is None else "repeatable",
+        )
+        return from_row(StartedSession, rows[0])
+
+    def end_session(
+        self,
+        session: UUID | str | None = None,
+        *,
+        quality_score: int | None = None,
+        user_feedback: str | None = None,
+        summary: str | None = None,
+    ) -> EndedSession:
+        """End a session. Ending it again changes nothing but what is passed.
+
+        Args:
+            session: its id or identifier; None: the client's session.
+            quality_score: 1 to 100.
+            user_feedback: what the user said of it.
+            summary: what is to be remembered of it.
+
+        Raises:
+            NotFoundError: the caller has no such session.
+            PermissionDeniedError: the id is of no session of the caller's.
+        """
+        context = self._core.context()
+        identifier: str | None = None
+        if session is not None and is_id(session):
+            context = RequestContext(session=to_id(session, "session"))
+        elif session is not None:
+            identifier = str(session)
+            context = RequestContext(workspace=context.workspace)
+        rows = self._core.call(
+            "end_session",
+            {
+                "session_identifier": identifier,
+                "session_quality_score": quality_score,
+                "user_feedback": user_feedback,
+                "summary": summary,
+            },
+            context,
+            mode="repeatable",
+        )
+        return from_row(EndedSession, rows[0])
+
+    def list_sessions(self, *, project: str | None = None, limit: int = 50) -> list[Session]:
+        """Read the sessions that the caller may see, the latest first.
+
+        Args:
+            project: only of this project.
+            limit: so many at most.
+        """
+        context = self._core.context()
+        equal: dict[str, str | UUID] = {}
+        if context.workspace is not None:
+            equal["workspace_id"] = context.workspace
+        if project is not None:
+            equal["project_context"] = project
+        rows = self._core.select(
+            "ai_sessions", _columns(Session), context, equal=equal, order="start_time", limit=limit
+        )
+        return [from_row(Session, row) for row in rows]
+
+    def get_session(self, session: UUID | str) -> Session:
+        """Read one session.
+
+        Args:
+            session: its id or identifier.
+
+        Raises:
+            NotFoundError: there is none, or none that the caller may see.
+        """
+        context = self._core.context()
+        equal: dict[str, str | UUID] = (
+            {"id": to_id(session, "session")} if is_id(session) else {"session_identifier": str(session)}
+        )
+        if "id" not in equal and context.workspace is not None:
+            equal["workspace_id"] = context.workspace
+        rows = self._core.select(
+            "ai_sessions", _columns(Session), context, equal=equal, order="start_time", limit=1
+        )
+        if not rows:
+            raise NotFoundError(f"no session {session}", code="PT404", status=404, hint="`kp session list`")
+        return from_row(Session, rows[0])
+
+    # Workspaces
+
+    def workspaces(self) -> list[Workspace]:
+        """Read the caller's workspaces with the caller's role in each, the personal one first."""
+        rows = self._core.call("my_workspaces", {}, RequestContext(), mode="read")
+        return [from_row(Workspace, row) for row in rows]
+
+    def create_workspace(self, name: str, *, description: str | None = None) -> Workspace:
+        """Make a shared workspace, whose owner is the caller.
+
+        Args:
+            name: what people call it.
+            description: what it is for.
+        """
+        rows = self._core.call(
+            "create_workspace", {"name": name, "description": description}, RequestContext(), mode="once"
+        )
+        return from_row(Workspace, rows[0])
+
+    def workspace_members(self, workspace_id: UUID | str) -> list[WorkspaceMember]:
+        """Read who is a member of a workspace of the caller's.
+
+        Args:
+            workspace_id: the workspace.
+        """
+        rows = self._core.select(
+            "workspace_members",
+            _columns(WorkspaceMember),
+            RequestContext(),
+            equal={"workspace_id": to_id(workspace_id, "workspace")},
+        )
+        return [from_row(WorkspaceMember, row) for row in rows]
+
+    def add_workspace_member(
+        self, workspace_id: UUID | str, user_id: UUID | str, *, role: WorkspaceRole = "contributor"
+    ) -> WorkspaceMember:
+        """Let somebody into a workspace, as one of its owners.
+
+        Args:
+            workspace_id: the workspace.
+            user_id: the user.
+            role: owner, maintainer (validates), contributor (records) or reader.
+        """
+        return self._member("add_workspace_member", workspace_id, user_id, role)
+
+    def set_workspace_member_role(
+        self, workspace_id: UUID | str, user_id: UUID | str, *, role: WorkspaceRole
+    ) -> WorkspaceMember:
+        """Give a member another role, as one of the workspace's owners.
+
+        Args:
+            workspace_id: the workspace.
+            user_id: the member.
+            role: owner, maintainer, contributor or reader.
+        """
+        return self._member("set_workspace_member_role", workspace_id, user_id, role)
+
+    def _member(
+        self, function: str, workspace_id: UUID | str, user_id: UUID | str, role: WorkspaceRole
+    ) -> WorkspaceMember:
+        rows = self._core.call(
+            function,
+            {
+                "workspace_id": to_id(workspace_id, "workspace"),
+                "user_id": to_id(user_id, "user"),
+                "role": role,
+            },
+            RequestContext(),
+            mode="once",
+        )
+        return from_row(WorkspaceMember, rows[0])
+
+    def remove_workspace_member(self, workspace_id: UUID | str, user_id: UUID | str) -> None:
+        """Take somebody out of a workspace, as one of its owners, or leave it oneself.
+
+        Args:
+            workspace_id: the workspace.
+            user_id: the member.
+        """
+        self._core.call(
+            "remove_workspace_member",
+            {"workspace_id": to_id(workspace_id, "workspace"), "user_id": to_id(user_id, "user")},
+            RequestContext(),
+            mode="once",
+        )
+
+    def delete_workspace(self, workspace_id: UUID | str) -> None:
+        """Delete a workspace with everything in it, as one of its owners.
+
+        Args:
+            workspace_id: the workspace.
+        """
+        self._core.call(
+            "delete_workspace",
+            {"workspace_id": to_id(workspace_id, "workspace")},
+            RequestContext(),
+            mode="once",
+        )
+
+    # For the service
+
+    def embedding_models(self) -> list[EmbeddingModel]:
+        """Read the registered embedding models."""
+        self._core.forget_models()
+        return list((self._core.models()).values())
+
+    def register_embedding_model(
+        self,
+        name: str,
+        dimensions: int,
+        *,
+        similarity_threshold: float | None = None,
+        is_default: bool = False,
+        query_prefix: str = "",
+        document_prefix: str = "",
+    ) -> EmbeddingModel:
+        """Register an embedding model and make its index, as the service; again: change it.
+
+        Args:
+            name: the model's name, as the embedder reports it.
+            dimensions: length of its vectors, 1 to 4000.
+            similarity_threshold: cosine similarity from which two texts count as related.
+            is_default: let it serve workspaces that chose none.
+            query_prefix: what goes before a question.
+            document_prefix: what goes before a document.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+            ConflictError: it is registered with other dimensions.
+        """
+        rows = self._core.call(
+            "register_embedding_model",
+            {
+                "name": name,
+                "dimensions": dimensions,
+                "similarity_threshold": similarity_threshold,
+                "is_default": is_default,
+                "query_prefix": query_prefix,
+                "document_prefix": document_prefix,
+            },
+            RequestContext(),
+            mode="repeatable",
+        )
+        self._core.forget_models()
+        return from_row(EmbeddingModel, rows[0])
+
+    def claim_embedding_jobs(
+        self,
+        *,
+        max_jobs: int = 32,
+        lease_seconds: int = 60,
+        embedding_models: Sequence[str] | None = None,
+    ) -> list[EmbeddingJob]:
+        """Take texts that wait for a vector, as the service.
+
+        Args:
+            max_jobs: so many at most.
+            lease_seconds: how long they are this worker's; then they go to whoever asks.
+            embedding_models: only those of these models.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+        """
+        rows = self._core.call(
+            "claim_embedding_jobs",
+            {"max_jobs": max_jobs, "lease_seconds": lease_seconds, "embedding_models": embedding_models},
+            RequestContext(),
+            mode="once",
+        )
+        return [from_row(EmbeddingJob, row) for row in rows]
+
+    def store_embeddings(self, embeddings: Sequence[Mapping[str, JSON]]) -> list[StoredEmbedding]:
+        """Store vectors, or say why there are none, as the service.
+
+        Args:
+            embeddings: objects with knowledge_id, embedding_model, content_hash, and embedding (the vector as
+                text) or error.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+            EmbeddingDimensionError: a vector has not the length of its model.
+        """
+        rows = self._core.call(
+            "store_embeddings",
+            {"embeddings": JsonArgument(cast("JSON", [dict(one) for one in embeddings]))},
+            RequestContext(),
+            mode="once",
+        )
+        return [from_row(StoredEmbedding, row) for row in rows]
+
+
+def _columns(kind: type[Session | WorkspaceMember]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def connect(
+    url: str | None = None,
+    *,
+    api_key: str | None = None,
+    access_token: str | None = None,
+    refresh_token: str | None = None,
+    email: str | None = None,
+    password: str | None = None,
+    user_id: UUID | str | None = None,
+    jwt_secret: str | None = None,
+    service_role: bool = False,
+    workspace: UUID | str | None = None,
+    session: UUID | str | None = None,
+    project: str | None = None,
+    embedder: Embedder | Literal["default"] | None = "default",
+    settings: Settings | None = None,
+    timeout: float = 30.0,
+) -> KnowledgeClient:
+    """Make a client; it connects when it is entered, or at its first call.
+
+    What is not given here is taken from the settings, and without a URL there, from the embedded stack of the
+    data directory and the sign-in stored for it.
+
+    Args:
+        url: ``http(s)://`` goes through the Data API, ``postgresql://`` directly to the database.
+        api_key: the deployment's publishable key, or with service_role the secret one (HTTP only).
+        access_token: a user's token.
+        refresh_token: exchanged for an access token (HTTP only).
+        email: signs in with the password (HTTP only).
+        password: see email.
+        user_id: whom a direct connection acts for. Its holder is trusted: nothing verifies it.
+        jwt_secret: verifies access_token on a direct connection: the shared secret, or a JSON Web Key Set.
+        service_role: act as the service, not as a user.
+        workspace: the workspace to work in, by id or name; None: the session's, else the user's own.
+        session: the session to work in, by id or identifier (which starts or resumes it).
+        project: the project context of what is recorded.
+        embedder: what turns queries into vectors; None: search by words alone; default: the settings' one.
+        settings: instead of the environment's.
+        timeout: seconds until a call is given up.
+
+    Raises:
+        ConfigurationError: the arguments contradict each other, or something is missing.
+        NotRunningError: no URL is known, and there is no embedded stack.
+        AuthenticationError: the access token is not genuine.
+    """
+    settings = settings or Settings.load()
+    target = resolve_target(
+        settings,
+        url=url,
+        api_key=api_key,
+        access_token=access_token,
+        refresh_token=refresh_token,
+        email=email,
+        password=password,
+        user_id=user_id,
+        jwt_secret=jwt_secret,
+        service_role=service_role,
+    )
+    return KnowledgeClient(
+        make_transport(target, timeout=timeout),
+        embedder=make_embedder(settings) if embedder == "default" else embedder,
+        workspace=workspace or settings.workspace,
+        session=session or settings.session,
+        project=project or settings.project,
+    )
+
+
+def make_transport(target: Target, *, timeout: float = 30.0) -> Transport:
+    """Make the transport that a target asks for; each brings its own packages along, so one is imported.
+
+    Args:
+        target: where to, and as whom.
+        timeout: seconds until a call is given up.
+    """
+    if isinstance(target, DirectTarget):
+        from .direct import DirectTransport  # noqa: PLC0415
+
+        return DirectTransport(target.dsn, role=target.role, claims=target.claims, timeout=timeout)
+    from .http import HttpTransport  # noqa: PLC0415
+
+    return HttpTransport(
+        target.url,
+        target.api_key,
+        service_role=target.service_role,
+        access_token=target.access_token,
+        refresh_token=target.refresh_token,
+        email=target.email,
+        password=target.password,
+        store=target.store,
+        timeout=timeout,
+    )

@@ -1,0 +1,411 @@
+# Generated from _async/knowledge.py by scripts/generate-sync: edit that, not this.
+"""Recording and retrieving: the methods that the client and a session have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Final, cast
+
+from knowledge_persistence._values import JsonArgument, invalid, to_id
+from knowledge_persistence.errors import NotFoundError
+from knowledge_persistence.models import (
+    ContextualKnowledge,
+    KnowledgeItem,
+    NewKnowledge,
+    RatedKnowledge,
+    RecalledKnowledge,
+    RecordedKnowledge,
+    SimilarKnowledge,
+    ValidatedKnowledge,
+    from_row,
+    title_from,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from knowledge_persistence._values import Argument, CallMode, RequestContext
+    from knowledge_persistence.models import JSON, JSONObject, KnowledgeType, ValidationStatus
+
+    from .core import Core
+
+_BATCH: Final = 1000
+
+
+class KnowledgeMethods(ABC):
+    """Record, recall, validate, rate: the same under the client and under one of its sessions."""
+
+    _core: Core
+    _project: str | None = None
+
+    @abstractmethod
+    def _request_context(self) -> RequestContext:
+        """Return the workspace and session that requests name."""
+
+    def remember(
+        self,
+        content: str,
+        *,
+        title: str | None = None,
+        knowledge_type: KnowledgeType = "factual",
+        category: str = "general",
+        subcategory: str | None = None,
+        context_data: JSONObject | None = None,
+        importance_score: int = 50,
+        retrieval_triggers: Sequence[str] | None = None,
+        project_context: str | None = None,
+        valid_from: datetime | None = None,
+        valid_to: datetime | None = None,
+        embed: bool = False,
+    ) -> RecordedKnowledge:
+        """Record one piece of knowledge.
+
+        It is there, and found by its words, when this returns; its vector follows from the worker. The same
+        text is kept once: recorded again, the answer says duplicate. So it also does when an answer was lost
+        and the call was repeated.
+
+        Args:
+            content: the knowledge itself, up to 64 KiB; a few sentences are found best.
+            title: one line that says what it is about; None: the first sentence of the content.
+            knowledge_type: what kind of knowledge it is.
+            category: a word to sort by.
+            subcategory: a finer one.
+            context_data: structured context.
+            importance_score: 1 to 100.
+            retrieval_triggers: words, codes or phrases that should bring it up.
+            project_context: the project it belongs to; None: the session's.
+            valid_from: from when it holds.
+            valid_to: until when it held.
+            embed: make the vector now, instead of leaving that to the worker.
+
+        Raises:
+            InvalidArgumentError: the text is blank, or an argument is outside its range.
+            CredentialError: the text looks like it holds a credential.
+            EmbeddingError: the vector was asked for and can't be made.
+        """
+        item = NewKnowledge(
+            content=content,
+            title=title,
+            knowledge_type=knowledge_type,
+            category=category,
+            subcategory=subcategory,
+            context_data=context_data,
+            importance_score=importance_score,
+            retrieval_triggers=retrieval_triggers,
+            project_context=project_context,
+            valid_from=valid_from,
+            valid_to=valid_to,
+        )
+        [recorded] = self.remember_many([item], embed=embed)
+        return recorded
+
+    def remember_many(
+        self, items: Iterable[NewKnowledge | str], *, embed: bool = False
+    ) -> list[RecordedKnowledge]:
+        """Record many pieces, a thousand in a transaction.
+
+        Each thousand is recorded whole or not at all. After an error the call may simply be made again: what
+        is there already is answered as a duplicate.
+
+        Args:
+            items: pieces, or texts.
+            embed: make the vectors now, instead of leaving that to the worker.
+
+        Returns:
+            one answer an item, in the order of the items.
+
+        Raises:
+            InvalidArgumentError: a text is blank, or an argument is outside its range; the message names the
+                item.
+            CredentialError: a text looks like it holds a credential.
+            EmbeddingError: the vectors were asked for and can't be made.
+        """
+        pieces = [NewKnowledge(content=item) if isinstance(item, str) else item for item in items]
+        context = self._request_context()
+        recorded: list[RecordedKnowledge] = []
+        for start in range(0, len(pieces), _BATCH):
+            batch = [
+                self._prepared(start + index, piece)
+                for index, piece in enumerate(pieces[start : start + _BATCH])
+            ]
+            if embed:
+                texts = [f"{item['title']}\n{item['content']}" for item in batch]
+                model, vectors = self._core.embed_documents(texts)
+                for item, vector in zip(batch, vectors, strict=True):
+                    item["content_embedding"] = vector.text()
+                    item["embedding_model"] = model
+            rows = self._core.call(
+                "record_knowledge_batch",
+                {"items": JsonArgument(cast("JSON", batch))},
+                context,
+                mode="repeatable",
+            )
+            answers = [from_row(RecordedKnowledge, row) for row in rows]
+            recorded.extend(replace(answer, item_index=start + answer.item_index) for answer in answers)
+        return recorded
+
+    def _prepared(self, index: int, piece: NewKnowledge) -> dict[str, JSON]:
+        if not piece.content.strip():
+            raise invalid(f"item {index}: content is blank")
+        values = {field.name: to_json(getattr(piece, field.name)) for field in fields(piece)}
+        values["title"] = (piece.title or "").strip() or title_from(piece.content)
+        if piece.project_context is None:
+            values["project_context"] = self._project
+        return {name: value for name, value in values.items() if value is not None}
+
+    def recall(
+        self,
+        query: str,
+        *,
+        max_results: int = 10,
+        knowledge_types: Sequence[KnowledgeType] | None = None,
+        categories: Sequence[str] | None = None,
+        project_context: str | None = None,
+        tags: Sequence[str] | None = None,
+        min_importance: int | None = None,
+        validation_statuses: Sequence[ValidationStatus] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        exclude_ids: Sequence[UUID | str] | None = None,
+    ) -> list[RecalledKnowledge]:
+        """Find what is known about something, and log that it was looked up.
+
+        Args:
+            query: a question, keywords, an error message.
+            max_results: so many at most.
+            knowledge_types: only these types.
+            categories: only these categories.
+            project_context: the project at hand.
+            tags: only items with one of these triggers.
+            min_importance: only items at least this important, 1 to 100.
+            validation_statuses: only items of these statuses; None: all that are not deprecated.
+            created_after: only items recorded after.
+            created_before: only items recorded before.
+            exclude_ids: not these items.
+
+        Returns:
+            the best first, each with its scores and the reason in words.
+
+        Raises:
+            EmbeddingError: the query can't be embedded.
+            TransportError: no answer came; the call is not repeated once it may have been logged.
+        """
+        return self._find(
+            "recall_knowledge",
+            "once",
+            query,
+            {
+                "max_results": max_results,
+                "knowledge_types": knowledge_types,
+                "categories": categories,
+                "project_context": project_context,
+                "tags": tags,
+                "min_importance": min_importance,
+                "validation_statuses": validation_statuses,
+                "created_after": created_after,
+                "created_before": created_before,
+                "exclude_ids": _ids(exclude_ids),
+            },
+        )
+
+    def search(
+        self,
+        query: str,
+        *,
+        max_results: int = 10,
+        knowledge_types: Sequence[KnowledgeType] | None = None,
+        categories: Sequence[str] | None = None,
+        project_context: str | None = None,
+        tags: Sequence[str] | None = None,
+        min_importance: int | None = None,
+        validation_statuses: Sequence[ValidationStatus] | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        exclude_ids: Sequence[UUID | str] | None = None,
+    ) -> list[RecalledKnowledge]:
+        """Find the same as `recall`, without logging it; the arguments are the same.
+
+        Raises:
+            EmbeddingError: the query can't be embedded.
+        """
+        return self._find(
+            "search_knowledge",
+            "read",
+            query,
+            {
+                "max_results": max_results,
+                "knowledge_types": knowledge_types,
+                "categories": categories,
+                "project_context": project_context,
+                "tags": tags,
+                "min_importance": min_importance,
+                "validation_statuses": validation_statuses,
+                "created_after": created_after,
+                "created_before": created_before,
+                "exclude_ids": _ids(exclude_ids),
+            },
+        )
+
+    def _find(
+        self, function: str, mode: CallMode, query: str, filters: dict[str, Argument]
+    ) -> list[RecalledKnowledge]:
+        embedded = self._core.embed_query(query)
+        rows = self._core.call(
+            function, {"query_text": query, **embedded, **filters}, self._request_context(), mode=mode
+        )
+        return [from_row(RecalledKnowledge, row) for row in rows]
+
+    def find_similar(
+        self,
+        text_or_vector: str | Sequence[float] | NDArray[np.float32],
+        *,
+        knowledge_type: KnowledgeType | None = None,
+        max_results: int = 10,
+        similarity_threshold: float | None = None,
+        embedding_model: str | None = None,
+    ) -> list[SimilarKnowledge]:
+        """Find the items nearest in meaning.
+
+        Args:
+            text_or_vector: a text, or a vector of the model's dimensions.
+            knowledge_type: only this type.
+            max_results: so many at most.
+            similarity_threshold: cosine similarity from which an item counts; None: the model's registered
+                one.
+            embedding_model: the model of a given vector; None: the embedder's, else the deployment's default.
+
+        Raises:
+            EmbeddingError: the text can't be embedded.
+            EmbeddingDimensionError: the vector has not the length of its model.
+        """
+        if isinstance(text_or_vector, str):
+            if not text_or_vector.strip():
+                raise invalid("the text is blank")
+            self._core.require_embedder()
+            embedded = self._core.embed_query(text_or_vector)
+        else:
+            embedded = self._core.given_vector(text_or_vector, embedding_model)
+        rows = self._core.call(
+            "find_similar_knowledge",
+            {
+                **embedded,
+                "knowledge_type_filter": knowledge_type,
+                "limit_results": max_results,
+                "similarity_threshold": similarity_threshold,
+            },
+            self._request_context(),
+            mode="read",
+        )
+        return [from_row(SimilarKnowledge, row) for row in rows]
+
+    def context(
+        self, situation: str, *, project_context: str | None = None, max_results: int = 20
+    ) -> list[ContextualKnowledge]:
+        """Find what bears on the situation at hand.
+
+        Args:
+            situation: what is going on, in words.
+            project_context: the project at hand.
+            max_results: so many at most.
+
+        Raises:
+            EmbeddingError: the situation can't be embedded.
+        """
+        embedded = self._core.embed_query(situation)
+        arguments: dict[str, Argument] = {
+            "current_situation": situation,
+            "project_context": project_context,
+            "max_results": max_results,
+            "situation_embedding": embedded.get("query_embedding"),
+            "embedding_model": embedded.get("embedding_model"),
+        }
+        rows = self._core.call("get_contextual_knowledge", arguments, self._request_context(), mode="read")
+        return [from_row(ContextualKnowledge, row) for row in rows]
+
+    def get(self, knowledge_id: UUID | str) -> KnowledgeItem:
+        """Read one item.
+
+        Args:
+            knowledge_id: the item.
+
+        Raises:
+            NotFoundError: there is none, or none that the caller may see.
+        """
+        rows = self._core.select(
+            "knowledge_items",
+            [field.name for field in fields(KnowledgeItem)],
+            self._request_context(),
+            equal={"id": to_id(knowledge_id, "knowledge item")},
+        )
+        if not rows:
+            raise NotFoundError("no such knowledge item", code="PT404", status=404)
+        return from_row(KnowledgeItem, rows[0])
+
+    def validate(
+        self, knowledge_id: UUID | str, status: ValidationStatus = "validated", *, note: str | None = None
+    ) -> ValidatedKnowledge:
+        """Decide on an item, as a maintainer or owner of its workspace.
+
+        Args:
+            knowledge_id: the item.
+            status: validated shows it to the workspace, deprecated takes it out of retrieval.
+            note: why.
+
+        Raises:
+            NotFoundError: there is no such item, or none that the caller may see.
+            PermissionDeniedError: the caller is neither maintainer nor owner.
+        """
+        rows = self._core.call(
+            "validate_knowledge",
+            {
+                "knowledge_id": to_id(knowledge_id, "knowledge item"),
+                "validation_status": status,
+                "note": note,
+            },
+            self._request_context(),
+            mode="once",
+        )
+        return from_row(ValidatedKnowledge, rows[0])
+
+    def rate(
+        self,
+        knowledge_id: UUID | str,
+        *,
+        effectiveness_rating: int | None = None,
+        application_success: bool | None = None,
+        notes: str | None = None,
+    ) -> RatedKnowledge:
+        """Say how much an item helped.
+
+        Args:
+            knowledge_id: the item.
+            effectiveness_rating: 1 to 10.
+            application_success: whether applying it worked.
+            notes: what there is to add.
+
+        Raises:
+            NotFoundError: there is no such item, or none that the caller may see.
+        """
+        rows = self._core.call(
+            "rate_knowledge",
+            {
+                "knowledge_id": to_id(knowledge_id, "knowledge item"),
+                "effectiveness_rating": effectiveness_rating,
+                "application_success": application_success,
+                "notes": notes,
+            },
+            self._request_context(),
+            mode="once",
+        )
+        return from_row(RatedKnowledge, rows[0])
+
+
+def _ids(values: Sequence[UUID | str] | None) -> list[UUID] | None:
+    return None if values is None else [to_id(value, "knowledge item") for value in values]
