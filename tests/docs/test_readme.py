@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from databases import free_port, short_directory
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from databases import Database
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,94 @@
+"""The wheel works alone: no checkout, an empty virtual environment, somebody else's directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from databases import free_port, short_directory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from what git would give to somebody who clones."""
+    directory = tmp_path_factory.mktemp("wheel")
+    source = directory / "source"
+    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file() and not (ROOT / name).is_symlink():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, source / name)
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    [made] = directory.glob("*.whl")
+    return made
+
+
+def test_what_runs_without_a_checkout_travels_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.removeprefix("knowledge_persistence/") for name in archive.namelist()}
+    migrations = {f"_resources/migrations/{p.name}" for p in (ROOT / "supabase" / "migrations").glob("*.sql")}
+    bootstrap = {f"_resources/bootstrap/{p.name}" for p in (ROOT / "supabase" / "bootstrap").glob("*.sql")}
+    front = {f"embedded/front/{name}" for name in ("front.mjs", "package.json", "package-lock.json")}
+    assert migrations | bootstrap | front | {"py.typed"} <= names
+    assert not [name for name in names if "__pycache__" in name or "node_modules" in name or "test" in name]
+
+
+@pytest.fixture
+def stranger(wheel: Path, tmp_path: Path) -> Generator[dict[str, str]]:
+    """Install the wheel into an empty environment, and give the environment of whoever works with it."""
+    with short_directory() as home:
+        environment = {
+            **os.environ,
+            "HOME": str(home),
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
+            "KP_HOME": str(home / "kp"),
+            "PATH": f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "NO_COLOR": "1",
+        }
+        subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+        # Where the machine has no Node.js, this is how one gets it.
+        target = str(wheel) if shutil.which("node") else f"{wheel}[node]"
+        install = ["pip", "install", "--quiet", "--disable-pip-version-check", target]
+        subprocess.run(install, env=environment, cwd=home, check=True)
+        try:
+            yield environment
+        finally:
+            subprocess.run(["kp", "down"], env=environment, cwd=home, check=False, capture_output=True)
+
+
+@pytest.mark.timeout(900)
+def test_the_wheel_works_alone(stranger: dict[str, str], tmp_path: Path) -> None:
+    def run(*command: str) -> str:
+        result = subprocess.run(
+            command, env=stranger, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        return result.stdout
+
+    where = run("python", "-c", "import knowledge_persistence; print(knowledge_persistence.__file__)")
+    assert str(tmp_path / "venv") in where
+
+    run("kp", "up", "--detach", "--port", str(free_port()), "--db-port", str(free_port()))
+    migrations = json.loads(run("kp", "status", "--json"))["migrations"]
+    assert len(migrations["applied"]) == len(list((ROOT / "supabase" / "migrations").glob("*.sql")))
+    assert migrations["pending"] == []
+
+    lesson = "A wheel carries its migrations with it, or it can't make a database."
+    run("kp", "remember", lesson)
+    found = json.loads(run("kp", "recall", "what does a wheel need to make a database?", "--json"))
+    assert lesson in {item["content"] for item in found}
+
+    run("kp", "down")
+    after = subprocess.run(["kp", "status"], env=stranger, cwd=tmp_path, capture_output=True, check=False)
+    assert after.returncode == 3
