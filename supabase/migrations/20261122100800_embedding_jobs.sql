@@ -1,0 +1,252 @@
+-- Embedding jobs: how vectors follow the text.
+--
+-- Owns: private.embedding_jobs, the worker's functions, the registration of models with their indexes.
+--
+-- Invariants
+--   * A write never waits for a model: an item without a vector gets a job in the same transaction, and a
+--     notification `knowledge_embeddings` wakes the worker at commit. Polling finds the job too.
+--   * A vector is stored only for the text that it was made of: claim and store carry the text's hash, and what
+--     changed meanwhile is answered as stale and stays a job.
+--   * Several workers share the work (SKIP LOCKED). A claim is a lease; a worker that dies gives its jobs back when
+--     the lease ends. A job that keeps failing is set aside, with its error, where it can be seen.
+
+set local lock_timeout = '5s';
+
+create table private.embedding_jobs (
+  knowledge_id uuid not null,
+  attempts integer not null default 0,
+  available_at timestamptz not null default now(),
+  last_error text,
+  created_at timestamptz not null default now(),
+  constraint embedding_jobs_pkey primary key (knowledge_id),
+  constraint embedding_jobs_knowledge_id_fkey foreign key (knowledge_id)
+    references public.knowledge_items (id) on delete cascade
+);
+create index embedding_jobs_available_at_idx on private.embedding_jobs (available_at);
+alter table private.embedding_jobs enable row level security;
+comment on table private.embedding_jobs is 'Items that wait for their vector.';
+comment on column private.embedding_jobs.knowledge_id is 'The item.';
+comment on column private.embedding_jobs.attempts is 'How often it was claimed.';
+comment on column private.embedding_jobs.available_at is 'From when it may be claimed (again); infinity: set aside.';
+comment on column private.embedding_jobs.last_error is 'Why the last attempt failed.';
+comment on column private.embedding_jobs.created_at is 'Since when it waits.';
+revoke all on private.embedding_jobs from public, anon, authenticated, service_role;
+grant select on private.embedding_jobs to service_role;
+
+-- definer because nobody writes jobs directly.
+create function private.queue_embeddings()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_queued integer;
+begin
+  insert into private.embedding_jobs (knowledge_id)
+  select w.id from written w
+   where w.content_embedding is null and private.model_of_workspace(w.workspace_id) is not null
+   order by w.id
+  on conflict (knowledge_id) do update set available_at = now(), attempts = 0, last_error = null;
+  get diagnostics v_queued = row_count;
+  if v_queued > 0 then
+    perform pg_notify('knowledge_embeddings', '');
+  end if;
+  return null;
+end
+$$;
+comment on function private.queue_embeddings() is 'Trigger: makes a job for each new item without a vector and wakes the worker.';
+revoke execute on function private.queue_embeddings() from public;
+
+create trigger knowledge_items_queue_inserted after insert on public.knowledge_items
+  referencing new table as written
+  for each statement execute function private.queue_embeddings();
+
+-- definer for the same reason.
+create function private.queue_reembedding()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if private.model_of_workspace(new.workspace_id) is not null then
+    insert into private.embedding_jobs (knowledge_id) values (new.id)
+    on conflict (knowledge_id) do update set available_at = now(), attempts = 0, last_error = null;
+    perform pg_notify('knowledge_embeddings', '');
+  end if;
+  return null;
+end
+$$;
+comment on function private.queue_reembedding() is 'Trigger: makes a job for an item whose text changed, and so lost its vector.';
+revoke execute on function private.queue_reembedding() from public;
+create trigger knowledge_items_queue_updated after update of title, content, content_embedding on public.knowledge_items
+  for each row when (new.content_embedding is null and (old.content_embedding is not null or old.content_hash <> new.content_hash))
+  execute function private.queue_reembedding();
+
+-- definer because the worker reads items of all workspaces and writes jobs.
+create function public.claim_embedding_jobs(
+  max_jobs integer default 32, lease_seconds integer default 60, embedding_models text[] default null
+)
+returns table (knowledge_id uuid, embedding_model text, content_hash text, embedding_text text, attempts integer)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  if not private.is_trusted() then
+    perform private.fail('PT403', 'only service_role claims embedding jobs');
+  end if;
+  if max_jobs not between 1 and 1000 or lease_seconds not between 1 and 3600 then
+    perform private.fail('PT400', 'max_jobs is between 1 and 1000, lease_seconds between 1 and 3600');
+  end if;
+  return query
+    with due as (
+      select j.knowledge_id, private.model_of_workspace(k.workspace_id) as model
+        from private.embedding_jobs j
+        join public.knowledge_items k on k.id = j.knowledge_id
+       where j.available_at <= now()
+         and (claim_embedding_jobs.embedding_models is null
+              or private.model_of_workspace(k.workspace_id) = any (claim_embedding_jobs.embedding_models))
+       order by j.available_at
+       limit max_jobs
+       for update of j skip locked
+    ), claimed as (
+      update private.embedding_jobs j
+         set attempts = j.attempts + 1, available_at = now() + make_interval(secs => lease_seconds)
+        from due where j.knowledge_id = due.knowledge_id
+      returning j.knowledge_id, due.model, j.attempts
+    )
+    select c.knowledge_id, c.model, k.content_hash, private.embedding_text(k.title, k.content), c.attempts
+      from claimed c join public.knowledge_items k on k.id = c.knowledge_id
+     order by length(k.content);  -- texts of like length batch well
+end
+$$;
+comment on function public.claim_embedding_jobs(integer, integer, text[]) is
+  'Leases up to max_jobs items that wait for a vector, for lease_seconds, optionally only those of some models. For service_role.';
+
+-- definer because it writes jobs, and vectors of all workspaces.
+create function public.store_embeddings(embeddings jsonb)
+returns table (knowledge_id uuid, outcome text)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_max_attempts constant integer := 8;
+  v_one record;
+begin
+  if not private.is_trusted() then
+    perform private.fail('PT403', 'only service_role stores embeddings');
+  end if;
+  if embeddings is null or jsonb_typeof(embeddings) <> 'array' then
+    perform private.fail('PT400', 'embeddings is not a JSON array');
+  end if;
+  for v_one in
+    select e.* from jsonb_to_recordset(embeddings)
+      as e (knowledge_id uuid, embedding_model text, content_hash text, embedding extensions.vector, error text)
+     order by e.knowledge_id  -- one order for all workers
+  loop
+    knowledge_id := v_one.knowledge_id;
+    if v_one.embedding is null then
+      update private.embedding_jobs j
+         set last_error = left(coalesce(v_one.error, 'no embedding and no error given'), 1000),
+             available_at = case when j.attempts >= v_max_attempts then 'infinity'
+               else now() + least(interval '1 hour', interval '1 second' * power(2, j.attempts)) end
+       where j.knowledge_id = v_one.knowledge_id;
+      outcome := 'failed';
+    else
+      update public.knowledge_items k
+         set content_embedding = v_one.embedding, embedding_model = v_one.embedding_model
+       where k.id = v_one.knowledge_id and k.content_hash = v_one.content_hash
+         and private.model_of_workspace(k.workspace_id) = v_one.embedding_model;
+      if found then
+        delete from private.embedding_jobs j where j.knowledge_id = v_one.knowledge_id;
+        outcome := 'stored';
+      else
+        update private.embedding_jobs j set available_at = now() where j.knowledge_id = v_one.knowledge_id;
+        outcome := 'stale';
+      end if;
+    end if;
+    return next;
+  end loop;
+end
+$$;
+comment on function public.store_embeddings(jsonb) is
+  'Stores vectors: an array of {knowledge_id, embedding_model, content_hash, embedding} or, where embedding failed, {knowledge_id, error}. Answers stored, stale (the text or the model changed; it is claimed again) or failed (tried again later, set aside after 8 attempts). For service_role.';
+
+create function private.embedding_index_name(embedding_model text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select 'knowledge_items_embedding_' || left(regexp_replace(lower(embedding_model), '[^a-z0-9]+', '_', 'g'), 26)
+    || '_' || left(md5(embedding_model), 6)
+$$;
+comment on function private.embedding_index_name(text) is 'The name of a model''s vector index on knowledge_items.';
+
+-- definer because an index belongs to the table's owner.
+create function public.register_embedding_model(
+  name text, dimensions integer, similarity_threshold double precision default null, is_default boolean default false,
+  query_prefix text default '', document_prefix text default ''
+)
+returns setof public.embedding_models
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_model public.embedding_models;
+begin
+  if not private.is_trusted() then
+    perform private.fail('PT403', 'only service_role registers embedding models');
+  end if;
+  if register_embedding_model.name is null or btrim(register_embedding_model.name) = ''
+     or register_embedding_model.dimensions is null or register_embedding_model.dimensions not between 1 and 4000 then
+    perform private.fail('PT400', 'a model has a name and 1 to 4000 dimensions');
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('knowledge-persistence: embedding models', 0));
+  select m.* into v_model from public.embedding_models m where m.name = register_embedding_model.name;
+  if v_model.name is not null and v_model.dimensions <> register_embedding_model.dimensions then
+    perform private.fail('PT409',
+      format('%s is registered with %s dimensions', v_model.name, v_model.dimensions),
+      'register the other size under a name of its own: vectors of two sizes are never compared');
+  end if;
+  if register_embedding_model.is_default then
+    update public.embedding_models m set is_default = false where m.is_default and m.name <> register_embedding_model.name;
+  end if;
+  insert into public.embedding_models as m (name, dimensions, similarity_threshold, is_default, query_prefix, document_prefix)
+  values (register_embedding_model.name, register_embedding_model.dimensions,
+    coalesce(register_embedding_model.similarity_threshold, 0.3), register_embedding_model.is_default,
+    register_embedding_model.query_prefix, register_embedding_model.document_prefix)
+  on conflict on constraint embedding_models_pkey do update set
+    similarity_threshold = coalesce(register_embedding_model.similarity_threshold, m.similarity_threshold),
+    is_default = register_embedding_model.is_default or m.is_default,
+    query_prefix = excluded.query_prefix, document_prefix = excluded.document_prefix
+  returning m.* into v_model;
+  execute format(
+    'create index if not exists %I on public.knowledge_items using hnsw ((content_embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 64) where embedding_model = %L',
+    private.embedding_index_name(v_model.name), v_model.dimensions, v_model.name);
+  return next v_model;
+end
+$$;
+comment on function public.register_embedding_model(text, integer, double precision, boolean, text, text) is
+  'Registers an embedding model and makes its vector index (half precision, cosine, only its rows); again: changes threshold, prefixes, default. For service_role.';
+
+revoke execute on function
+  public.claim_embedding_jobs(integer, integer, text[]), public.store_embeddings(jsonb),
+  private.embedding_index_name(text),
+  public.register_embedding_model(text, integer, double precision, boolean, text, text)
+  from public, anon, authenticated, service_role;
+grant execute on function
+  public.claim_embedding_jobs(integer, integer, text[]), public.store_embeddings(jsonb),
+  public.register_embedding_model(text, integer, double precision, boolean, text, text) to service_role;
+
+select public.register_embedding_model('all-MiniLM-L6-v2', 384, 0.3, true);
+select public.register_embedding_model('text-embedding-3-small', 1536, 0.3);
