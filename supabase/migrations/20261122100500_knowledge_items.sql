@@ -198,6 +198,7 @@ declare
   v_maintainer boolean := not v_user
     or new.workspace_id in (select private.my_workspaces_as('{owner,maintainer}'));
   v_text_changed boolean := tg_op = 'INSERT';
+  v_vector_changed boolean := tg_op = 'INSERT';
   v_session record;
 begin
   if tg_op = 'INSERT' then
@@ -238,7 +239,10 @@ begin
         new.validated_at := null;
       end if;
     end if;
-    if v_text_changed and new.content_embedding is not distinct from old.content_embedding then
+    -- Not `is distinct from`: that looks for pgvector's `=` on the search path, where it is not.
+    v_vector_changed := (new.content_embedding is null) <> (old.content_embedding is null)
+      or new.content_embedding operator(extensions.<>) old.content_embedding;
+    if v_text_changed and v_vector_changed is not true then
       new.content_embedding := null;
     end if;
   end if;
@@ -259,8 +263,7 @@ begin
 
   if new.content_embedding is null then
     new.embedding_model := null;
-  elsif tg_op = 'INSERT' or new.content_embedding is distinct from old.content_embedding
-        or new.embedding_model is distinct from old.embedding_model then
+  elsif v_vector_changed or new.embedding_model is distinct from old.embedding_model then
     new.embedding_model := coalesce(new.embedding_model, private.model_of_workspace(new.workspace_id));
     perform private.require_model(new.embedding_model, new.content_embedding);
   end if;

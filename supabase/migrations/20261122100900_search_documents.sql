@@ -65,7 +65,9 @@ begin
     order by s.session_id for no key update;
   insert into private.search_documents as d (knowledge_id, workspace_id, owner_id, session_id, is_shared, is_live,
     config, triggers, document, document_length)
-  select k.id, k.workspace_id, k.owner_id, k.created_in_session, k.validation_status in ('validated', 'needs_update'),
+  select k.id, k.workspace_id, k.owner_id, k.created_in_session,
+         k.validation_status in ('validated', 'needs_update')
+           or (k.validation_status = 'deprecated' and k.validated_at is not null),
          k.validation_status <> 'deprecated' and k.superseded_by is null, w.text_search_config,
          coalesce((select array_agg(distinct lower(btrim(t))) from unnest(k.retrieval_triggers) t where btrim(t) <> ''), '{}'),
          t.document, (select coalesce(sum(cardinality(positions)), 0) from unnest(t.document))
