@@ -64,6 +64,42 @@ function fatal(message) {
 /** What of the current HTTP request the database should see; for table requests too, which Lite doesn't tell. */
 const currentRequest = new AsyncLocalStorage();
 
+/**
+ * Lite turns what is no string among a function's JSON arguments into text, and the driver would encode that text
+ * once more: the database would store a string. So the front does it before Lite, and marks what is JSON already.
+ */
+const ENCODED_JSON = `json-${randomBytes(16).toString("hex")}:`;
+
+function serializeJson(value) {
+  if (typeof value === "string" && value.startsWith(ENCODED_JSON)) return value.slice(ENCODED_JSON.length);
+  return JSON.stringify(value);
+}
+
+/** Return a call of a function with its JSON arguments encoded and marked; any other request as it is. */
+async function encodeJsonArguments(request, connection) {
+  const name = request.method === "POST" && /^\/rest\/v1\/rpc\/([^/]+)$/.exec(new URL(request.url).pathname)?.[1];
+  if (!name || !(request.headers.get("content-type") ?? "").includes("json")) return request;
+  const text = await request.text();
+  const rebuilt = (body) => new Request(request.url, { method: request.method, headers: request.headers, body });
+  let body;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    return rebuilt(text);  // Lite says what is wrong with it
+  }
+  if (body === null || typeof body !== "object" || Array.isArray(body)) return rebuilt(text);
+  const { functions = [] } = await connection.introspect({ useCache: true });
+  const called = functions.filter((one) => one.name === decodeURIComponent(name));
+  const isJson = (argument) => called.some((one) =>
+    ["json", "jsonb", "pg_catalog.json", "pg_catalog.jsonb"].includes(one.arg_types[one.arg_names.indexOf(argument)]));
+  for (const [argument, value] of Object.entries(body)) {
+    if (value !== null && typeof value !== "string" && isJson(argument)) {
+      body[argument] = ENCODED_JSON + JSON.stringify(value);
+    }
+  }
+  return rebuilt(JSON.stringify(body));
+}
+
 function connectionOptions(database) {
   return {
     host: database.host,
@@ -73,6 +109,15 @@ function connectionOptions(database) {
     password: database.password,
     connect_timeout: 10,
     onnotice: () => {},
+    types: {
+      json: { to: 114, from: [114], serialize: serializeJson, parse: JSON.parse },
+      jsonb: { to: 3802, from: [3802], serialize: serializeJson, parse: JSON.parse },
+      // As PostgREST writes it; clients that expect ISO 8601 stumble over PostgreSQL's own form.
+      timestamptz: {
+        to: 1184, from: [1184], serialize: (value) => value,
+        parse: (text) => text.replace(" ", "T").replace(/([+-]\d\d)$/, "$1:00"),
+      },
+    },
   };
 }
 
@@ -161,6 +206,25 @@ const CONNECTION_LOST = new RegExp([
   "database system is (starting up|shutting down|in recovery mode|not yet accepting)",
   "terminating connection", "server closed the connection",
 ].join("|"));
+
+// SQLSTATEs that Lite hides behind its own code "SUP", and PostgREST passes on.
+const SQLSTATES = [
+  ["57014", /canceling statement due to (statement timeout|user request)/],
+  ["55P03", /canceling statement due to lock timeout|could not obtain lock/],
+  ["40P01", /deadlock detected/],
+  ["40001", /could not serialize access/],
+];
+
+function withSqlState(body) {
+  let parsed;
+  try {
+    parsed = JSON.parse(body);
+  } catch {
+    return body;
+  }
+  const found = parsed?.code === "SUP" && SQLSTATES.find(([, pattern]) => pattern.test(parsed.message));
+  return found ? JSON.stringify({ ...parsed, code: found[0] }) : body;
+}
 
 function unavailable() {
   return new Response(
@@ -355,8 +419,9 @@ function makeOrigin(config, app, connection) {
       method: request.method,
       path: url.pathname.replace(/^\/rest\/v1/, "") || "/",
     };
+    const encoded = await encodeJsonArguments(request, connection);
     const result = await currentRequest.run(context, () =>
-      app.fetch(request, { peerAddress: env.incoming.socket.remoteAddress ?? null }));
+      app.fetch(encoded, { peerAddress: env.incoming.socket.remoteAddress ?? null }));
     const headers = new Headers(result.headers);
     for (const [name, value] of Object.entries(corsHeaders())) headers.set(name, value);
     if (result.status >= 500) {
@@ -365,7 +430,7 @@ function makeOrigin(config, app, connection) {
       if (CONNECTION_LOST.test(body) || !(await databaseAnswers(connection))) return unavailable();
       console.error(`${request.method} ${url.pathname}: ${result.status} ${body.slice(0, 2000)}`);
       headers.delete("content-length");
-      return new Response(body, { status: result.status, headers });
+      return new Response(withSqlState(body), { status: result.status, headers });
     }
     return new Response(result.body, { status: result.status, headers });
   });
