@@ -17,15 +17,13 @@ from ..embedded import Stack, StackStatus
 from ..embedded.studio import Studio
 from ..errors import KnowledgePersistenceError
 from ..settings import Settings
-from .output import emit_json, err, fail
+from .output import JsonOption, emit_json, err, fail, print_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 _NOT_RUNNING = 3
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,10 +57,7 @@ def up(
     if stack.home.is_held() or detach:
         already = stack.status().is_running
         with _Talk() as say:
-            try:
-                stack.up(progress=say)
-            except KnowledgePersistenceError as error:
-                fail(str(error), 1)
+            stack.up(progress=say)
         if already:
             err.print("The stack is running already.")
         _print_status(stack.status(), as_json=as_json)
@@ -76,9 +71,9 @@ def up(
                 talk.stop()
                 _print_status(stack.status(), as_json=as_json)
                 err.print("Running. ^C stops it.")
-            case "failed":
+            case "failed" | "busy":
                 talk.stop()
-                err.print(f"[red]Error:[/red] {event['message']}", highlight=False)
+                print_error(KnowledgePersistenceError(event["message"]))
             case _:
                 talk(event["message"])
 
@@ -90,10 +85,7 @@ def up(
 def down(*, as_json: JsonOption = False) -> None:
     """Stop the embedded stack, and whatever a killed one left behind. The data stays."""
     stack = Stack(Settings.load().home)
-    try:
-        stopped = stack.down()
-    except KnowledgePersistenceError as error:
-        fail(str(error), 1)
+    stopped = stack.down()
     if as_json:
         emit_json({"home": str(stack.home.path), "stopped": stopped})
     else:
@@ -102,10 +94,7 @@ def down(*, as_json: JsonOption = False) -> None:
 
 def status(*, as_json: JsonOption = False) -> None:
     """Say what runs, on which ports, and which migrations are applied. Exits with 3 when the stack isn't running."""
-    try:
-        found = Stack(Settings.load().home).status()
-    except KnowledgePersistenceError as error:
-        fail(str(error), 1)
+    found = Stack(Settings.load().home).status()
     _print_status(found, as_json=as_json)
     if not found.is_running:
         raise typer.Exit(_NOT_RUNNING)
@@ -163,25 +152,22 @@ def studio(
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    try:
-        with Studio(stack, port=port) as opened:
-            if as_json:
-                emit_json({"url": opened.url, "port": opened.port})
-            else:
-                err.print(
-                    "[yellow]Studio has admin rights:[/yellow] with this address everything can be read and changed, "
-                    "past row-level security. ^C closes it."
-                )
-                _print_pairs([("Studio", opened.url)])
-            sys.stdout.flush()
-            if open_browser:
-                webbrowser.open(opened.url)
-            while opened.is_open and not ended.wait(0.3):
-                pass
-            if not ended.is_set():
-                fail("Studio ended: the stack is down", _NOT_RUNNING)
-    except KnowledgePersistenceError as error:
-        fail(str(error), 1)
+    with Studio(stack, port=port) as opened:
+        if as_json:
+            emit_json({"url": opened.url, "port": opened.port})
+        else:
+            err.print(
+                "[yellow]Studio has admin rights:[/yellow] with this address everything can be read and changed, "
+                "past row-level security. ^C closes it."
+            )
+            _print_pairs([("Studio", opened.url)])
+        sys.stdout.flush()
+        if open_browser:
+            webbrowser.open(opened.url)
+        while opened.is_open and not ended.wait(0.3):
+            pass
+        if not ended.is_set():
+            fail("Studio ended: the stack is down", _NOT_RUNNING)
 
 
 class _Talk:

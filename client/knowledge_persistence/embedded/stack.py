@@ -141,9 +141,7 @@ class Stack:
             EmbeddedStackError: it can't be started; nothing of it runs then.
         """
         say = progress if progress is not None else _say_nothing
-        if not self.home.is_held():
-            self._spawn(say)
-        else:
+        if self.home.is_held() or not self._spawn(say):
             self._await_other(say)
         return self.info
 
@@ -151,7 +149,7 @@ class Stack:
         """Run it in this process until a signal ends it.
 
         Args:
-            report: called with each event: `progress` and `failed` (with `message`), `ready`.
+            report: called with each event: `progress`, `failed` and `busy` (with `message`), `ready`.
 
         Returns:
             The exit code.
@@ -225,7 +223,8 @@ class Stack:
         identity = ProcessId.from_json(self.home.load_state().get("supervisor"))
         return identity if identity is not None and identity.is_alive() else None
 
-    def _spawn(self, say: Callable[[str], None]) -> None:
+    def _spawn(self, say: Callable[[str], None]) -> bool:
+        """Start a supervisor and wait until it is ready; False when another one was faster."""
         made_home = self.home.prepare()
         read_end, write_end = os.pipe()
         log_path = self.home.log_directory / "supervisor.log"
@@ -260,15 +259,17 @@ class Stack:
             supervisor.terminate()
             supervisor.wait()
             raise
-        if outcome == "":
+        if outcome["event"] == "ready":
             # It goes on without us; its exit is nobody's to collect, which Popen would warn of.
             supervisor.returncode = 0
-            return
+            return True
         supervisor.wait()
+        if outcome["event"] == "busy":
+            return False
         if made_home and not self.home.config_file.exists():
             with contextlib.suppress(OSError):
                 self.home.path.rmdir()
-        raise EmbeddedStackError(outcome)
+        raise EmbeddedStackError(str(outcome["message"]))
 
     def _await_other(self, say: Callable[[str], None]) -> None:
         if not self.home.load_state().get("ready"):
@@ -285,18 +286,15 @@ def _say_nothing(_message: str) -> None:
     pass
 
 
-def _follow(pipe: IO[str], say: Callable[[str], None]) -> str:
-    """Pass a supervisor's progress on; return "" when it is ready, else why it isn't."""
+def _follow(pipe: IO[str], say: Callable[[str], None]) -> dict[str, Any]:
+    """Pass a supervisor's progress on; return the event that ends its start."""
     for line in pipe:
         event = cast("dict[str, Any]", json.loads(line))
-        match event["event"]:
-            case "progress":
-                say(str(event["message"]))
-            case "ready":
-                return ""
-            case _:
-                return str(event["message"])
-    return "the supervisor ended before the stack was ready; `kp up` without --detach shows more"
+        if event["event"] != "progress":
+            return event
+        say(str(event["message"]))
+    message = "the supervisor ended before the stack was ready; `kp up` without --detach shows more"
+    return {"event": "failed", "message": message}
 
 
 def _service_status(service: dict[str, Any]) -> ServiceStatus:

@@ -43,6 +43,10 @@ LOCAL_USER = "me@localhost.local"
 _WORKER_MODULE = "knowledge_persistence.worker"
 
 
+class StackBusyError(EmbeddedStackError):
+    """Another supervisor holds the data directory."""
+
+
 class Supervisor:
     """One run of a stack.
 
@@ -50,7 +54,7 @@ class Supervisor:
         home: its data directory.
         port: the origin's port; None keeps what the directory has, or chooses.
         database_port: the database's port; None likewise.
-        report: called with each event, a dictionary with the key `event`: progress (with `message`), ready.
+        report: called with each event, a dictionary with the key `event`: progress (with `message`) and ready.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class Supervisor:
         self._made_home = self.home.prepare()
         with self.home.lock() as free:
             if not free:
-                raise EmbeddedStackError(f"another stack is already running in {self.home.path}")
+                raise StackBusyError(f"another command is running the stack in {self.home.path}")
             try:
                 try:
                     self._bring_up()
@@ -444,6 +448,9 @@ def run_reporting(supervisor: Supervisor, report: Callable[[dict[str, Any]], Non
         signal.signal(number, stop)
     try:
         supervisor.run()
+    except StackBusyError as error:
+        report({"event": "busy", "message": str(error)})
+        return 1
     except KnowledgePersistenceError as error:
         report({"event": "failed", "message": str(error)})
         return 1
@@ -473,7 +480,7 @@ def main() -> int:
 
     def report(event: dict[str, Any]) -> None:
         nonlocal listening
-        if event["event"] in {"progress", "failed"}:
+        if event["event"] != "ready":
             log(event["message"])
         if not listening:
             return
@@ -481,7 +488,7 @@ def main() -> int:
             pipe.write(json.dumps(event) + "\n")
         except BrokenPipeError:
             listening = False
-        if event["event"] in {"ready", "failed"}:
+        if event["event"] != "progress":
             listening = False
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
