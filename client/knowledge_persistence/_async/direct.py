@@ -45,6 +45,12 @@ select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
        set_config('request.jwt.claim.sub', %s, true), set_config('app.current_workspace', %s, true),
        set_config('app.current_session', %s, true), set_config('statement_timeout', %s, true)
 """
+_VECTOR_TYPE: Final = """
+select t.oid, t.typarray from pg_catalog.pg_type t
+  join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype
+  = 'e' join pg_catalog.pg_extension e on e.oid = d.refobjid and e.extname = 'vector'
+ where t.typname = 'vector'
+"""
 #: Supabase's pooler in transaction mode: a prepared statement meets another connection next time.
 _TRANSACTION_POOLER_PORT: Final = "6543"
 _CONNECTION_DEFAULTS: Final[dict[str, str]] = {
@@ -83,7 +89,6 @@ class AsyncDirectTransport:
             raise ConfigurationError(f"the database URL can't be read: {error}") from error
         options = {name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in given}
         self._dsn = make_conninfo(dsn, **options)
-        # None: a fifth of a round trip lost on each call, but it works through a transaction pooler.
         self._prepare = str(given.get("port")) != _TRANSACTION_POOLER_PORT
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._role = role
@@ -111,7 +116,7 @@ class AsyncDirectTransport:
                 min_size=1,
                 max_size=self._pool_size,
                 # A database that restarts is back in seconds; whoever asks meanwhile waits for it.
-                timeout=self._connect_timeout,
+                timeout=min(self._connect_timeout, 10.0),
                 open=False,
                 name="knowledge-persistence",
             )
@@ -128,20 +133,26 @@ class AsyncDirectTransport:
     async def _try_connect(self) -> None:
         # The pool repeats a failing connection in the background and tells only that it took too long.
         try:
-            connection = await AsyncConnection.connect(self._dsn)
+            connection = await AsyncConnection[Row].connect(self._dsn, autocommit=True, row_factory=dict_row)
+            try:
+                await self._configure(connection)
+            finally:
+                await connection.close()
         except psycopg.OperationalError as error:
             raise _connection_error(error, self._where) from error
-        await connection.close()
+        except psycopg.Error as error:
+            raise _error(error, self._where, sent=False) from error
 
     async def _configure(self, connection: AsyncConnection[Row]) -> None:
         connection.prepare_threshold = 0 if self._prepare else None
-        info = await TypeInfo.fetch(connection, "extensions.vector") or await TypeInfo.fetch(
-            connection, "vector"
-        )
-        if info is None:
+        # From the catalog, since the login itself may not use the schema that the type lives in.
+        cursor = await connection.execute(_VECTOR_TYPE)
+        found = await cursor.fetchone()
+        if found is None:
             raise ConfigurationError(
                 "the database has no type vector: is pgvector installed, and `kp migrate` run?"
             )
+        info = TypeInfo("vector", cast("int", found["oid"]), cast("int", found["typarray"]))
         register_vector_info(connection, info)
 
     async def call(
