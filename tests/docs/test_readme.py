@@ -11,17 +11,12 @@ own. The stack's port, where a block names it, is the port that the stack of the
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-from databases import free_port, short_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -75,25 +70,6 @@ def script(port: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.fixture
-def newcomer() -> Generator[dict[str, str]]:
-    """Give the environment of somebody with a checkout, its .venv on the PATH, and no data yet."""
-    with short_directory() as home:
-        environment = {
-            **os.environ,
-            "HOME": str(home),
-            # Packages that were fetched once need not be fetched again.
-            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
-            "KP_HOME": str(home / "kp"),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "NO_COLOR": "1",
-        }
-        try:
-            yield environment
-        finally:
-            subprocess.run(["kp", "down"], env=environment, check=False, capture_output=True, timeout=120)
-
-
 def test_every_block_is_of_a_known_language() -> None:
     unknown = [f"README.md:{b.line}: {b.language}" for b in blocks() if b.language not in RUN | SHOWN]
     assert unknown == []
@@ -102,12 +78,8 @@ def test_every_block_is_of_a_known_language() -> None:
 
 @pytest.mark.timeout(900)
 def test_the_readme_works_as_printed(newcomer: dict[str, str]) -> None:
-    port = free_port()
-    # The first start keeps the ports, so that the blocks can start the stack as they are printed.
-    first = ["kp", "up", "--detach", "--port", str(port), "--db-port", str(free_port())]
-    subprocess.run(first, env=newcomer, check=True, capture_output=True, timeout=600)
     result = subprocess.run(
-        ["bash", "-c", script(port)],
+        ["bash", "-c", script(int(newcomer["ORIGIN_PORT"]))],
         cwd=ROOT,
         env=newcomer,
         stdin=subprocess.DEVNULL,
