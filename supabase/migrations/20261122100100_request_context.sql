@@ -101,11 +101,15 @@ comment on function private.request_context() is
 revoke execute on function private.request_context() from public;
 grant execute on function private.request_context() to authenticated, service_role;
 
+-- The functions for policies are volatile on purpose. A stable one sees the database as of the start of the statement:
+-- a user's first insert, whose default makes the personal workspace, would then be refused by the policy that checks
+-- it. Called as `array(select …)` they still run once a statement.
+--
 -- definer because policies on workspace_members itself call it; without it they would recurse.
 create function private.my_workspaces()
 returns setof uuid
 language plpgsql
-stable
+volatile
 rows 10
 security definer
 set search_path = pg_catalog, pg_temp
@@ -124,7 +128,7 @@ grant execute on function private.my_workspaces() to authenticated, service_role
 create function private.my_workspaces_as(roles text[])
 returns setof uuid
 language plpgsql
-stable
+volatile
 rows 10
 security definer
 set search_path = pg_catalog, pg_temp
@@ -142,7 +146,7 @@ grant execute on function private.my_workspaces_as(text[]) to authenticated, ser
 create function private.maintained_workspaces()
 returns setof uuid
 language sql
-stable
+volatile
 rows 10
 set search_path = pg_catalog, pg_temp
 as $$ select private.my_workspaces_as('{owner,maintainer}') $$;
@@ -154,7 +158,7 @@ grant execute on function private.maintained_workspaces() to authenticated, serv
 create function private.writable_workspaces()
 returns setof uuid
 language sql
-stable
+volatile
 rows 10
 set search_path = pg_catalog, pg_temp
 as $$ select private.my_workspaces_as('{owner,maintainer,contributor}') $$;

@@ -196,7 +196,7 @@ begin
     into v_terms, v_words
     from (select distinct on (l.lexeme) l.lexeme, d.token as word
             from ts_debug(v_config, left(query_text, 10000)) d, unnest(d.lexemes) l (lexeme)
-           where l.lexeme <> ''
+           where octet_length(l.lexeme) between 1 and 2000  -- a tsquery holds no longer word, nor does a tsvector
            order by l.lexeme, length(d.token)
            limit 64) q;
   if v_terms is null then

@@ -1,0 +1,127 @@
+"""Embedding jobs: leased, stored for the right text only, set aside when they keep failing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from world import refused, vector
+
+if TYPE_CHECKING:
+    from world import World
+
+AXIS = [1.0] + [0.0] * 383
+
+
+def answer(job: dict[str, object], **changes: object) -> dict[str, object]:
+    kept = {name: str(job[name]) for name in ("knowledge_id", "embedding_model", "content_hash")}
+    return {**kept, "embedding": vector(AXIS), **changes}
+
+
+def test_a_plain_insert_gets_its_vector(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    ana.sql("insert into public.knowledge_items (title, content) values ('Ports', 'The origin is 54321.')")
+    [job] = service.rpc("claim_embedding_jobs")
+    assert job["embedding_text"] == "Ports\nThe origin is 54321."
+    assert service.rpc("claim_embedding_jobs") == [], "a claim is a lease"
+    [stored] = service.rpc("store_embeddings", embeddings=[answer(job)])
+    assert stored["outcome"] == "stored"
+    [found] = ana.rpc("find_similar_knowledge", query_embedding=AXIS)
+    assert found["similarity_score"] == pytest.approx(1)
+    assert world.superuser("select 1 from private.embedding_jobs") == []
+
+
+def test_a_vector_of_an_older_text_is_stale(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    item = ana.record("Ports", "The origin is 54321.")
+    [job] = service.rpc("claim_embedding_jobs")
+    ana.sql("update public.knowledge_items set content = 'The origin is 8000.' where id = %s", item)
+    [stored] = service.rpc("store_embeddings", embeddings=[answer(job)])
+    assert stored["outcome"] == "stale"
+    assert ana.rpc("find_similar_knowledge", query_embedding=AXIS) == []
+    [job] = service.rpc("claim_embedding_jobs")
+    assert job["embedding_text"] == "Ports\nThe origin is 8000."
+
+
+def test_a_wrong_vector_is_refused(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    item = ana.record("Ports")
+    [job] = service.rpc("claim_embedding_jobs")
+    with refused("PT422", "3 dimensions"):
+        service.rpc("store_embeddings", embeddings=[answer(job, embedding="[1,2,3]")])
+    [stored] = service.rpc(
+        "store_embeddings", embeddings=[answer(job, embedding_model="text-embedding-3-small")]
+    )
+    assert stored["outcome"] == "stale", "the workspace uses another model"
+    with refused("PT422", "3 dimensions"):
+        ana.rpc("find_similar_knowledge", query_embedding=[1.0, 2.0, 3.0])
+    with refused("PT422", "not registered"):
+        ana.rpc("find_similar_knowledge", query_embedding=AXIS, embedding_model="unheard-of")
+    with refused("PT422", "3 dimensions"):
+        ana.sql("update public.knowledge_items set content_embedding = '[1,2,3]' where id = %s", item)
+
+
+def test_a_dead_workers_jobs_come_back(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    ana.record("Ports")
+    [job] = service.rpc("claim_embedding_jobs", lease_seconds=60)
+    world.superuser("update private.embedding_jobs set available_at = available_at - interval '61 seconds'")
+    [again] = service.rpc("claim_embedding_jobs")
+    assert again["knowledge_id"] == job["knowledge_id"]
+    assert again["attempts"] == 2
+
+
+def test_what_keeps_failing_is_set_aside_with_its_error(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    item = ana.record("Poison")
+    for attempt in range(1, 9):
+        [job] = service.rpc("claim_embedding_jobs")
+        assert job["attempts"] == attempt
+        [failed] = service.rpc(
+            "store_embeddings", embeddings=[{"knowledge_id": str(item), "error": "the provider said no"}]
+        )
+        assert failed["outcome"] == "failed"
+        world.superuser("update private.embedding_jobs set available_at = now() where available_at < 'infinity'")
+    assert service.rpc("claim_embedding_jobs") == []
+    [kept] = service.sql("select last_error, available_at = 'infinity' as aside from private.embedding_jobs")
+    assert kept == {"last_error": "the provider said no", "aside": True}
+    ana.sql("update public.knowledge_items set content = 'Wholesome' where id = %s", item)
+    assert service.rpc("claim_embedding_jobs"), "a new text is a new chance"
+
+
+def test_workers_share_the_jobs(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    other = world.service()
+    for i in range(6):
+        ana.record(f"item {i}")
+    with service.transaction() as cursor:
+        cursor.execute("select knowledge_id from public.claim_embedding_jobs(3)")
+        mine = {row["knowledge_id"] for row in cursor.fetchall()}
+        theirs = {row["knowledge_id"] for row in other.rpc("claim_embedding_jobs", max_jobs=100)}
+    assert len(mine) == 3
+    assert len(theirs) == 3
+    assert not mine & theirs
+
+
+def test_models_of_one_size_are_never_compared(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    [model] = service.rpc("register_embedding_model", name="another-384", dimensions=384)
+    assert model["similarity_threshold"] == pytest.approx(0.3)
+    ana.record("Default model", content_embedding=vector(AXIS))
+    ana.record("Other model", content_embedding=vector(AXIS), embedding_model="another-384")
+    for name, title in (("all-MiniLM-L6-v2", "Default model"), ("another-384", "Other model")):
+        found = ana.rpc("find_similar_knowledge", query_embedding=AXIS, embedding_model=name)
+        assert [row["title"] for row in found] == [title]
+    with refused("PT409", "384 dimensions"):
+        service.rpc("register_embedding_model", name="another-384", dimensions=512)
+
+
+def test_vectors_of_384_to_3072_dimensions(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    for dimensions in (384, 768, 1536, 3072):
+        service.rpc("register_embedding_model", name=f"test-{dimensions}", dimensions=dimensions)
+        axis = [1.0] + [0.0] * (dimensions - 1)
+        item = ana.record(f"{dimensions} dimensions", content_embedding=vector(axis), embedding_model=f"test-{dimensions}")
+        [found] = ana.rpc("find_similar_knowledge", query_embedding=axis, embedding_model=f"test-{dimensions}")
+        assert found["id"] == item

@@ -1,0 +1,206 @@
+"""Retrieval: each arm can nominate, fusion ranks, reasons are given, filters filter, plans use their indexes."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from world import refused, vector
+
+if TYPE_CHECKING:
+    from world import Persona, World
+
+DIMENSIONS = 384
+
+
+def towards(axis: int, share: float = 1.0) -> list[float]:
+    """A unit vector that has this cosine similarity with an axis (and the rest on an axis of nobody's)."""
+    values = [0.0] * DIMENSIONS
+    values[axis] = share
+    values[-1] = (1 - share**2) ** 0.5
+    return values
+
+
+def titles(rows: list[dict[str, object]]) -> list[object]:
+    return [row["title"] for row in rows]
+
+
+@pytest.fixture
+def ana(world: World) -> Persona:
+    ana = world.sign_up("ana")
+    ana.record("Row security and GIN", "A GIN index is not used under row-level security.")
+    ana.record("Vector index", "HNSW wants iterative scans when a filter is selective.")
+    ana.record("Deadlocks", "Lock rows in one order.", retrieval_triggers=["40P01", "deadlock detected"])
+    ana.record("Semantics only", "Completely other words.", content_embedding=vector(towards(7)))
+    return ana
+
+
+def test_nothing_to_search_for_is_an_error(ana: Persona) -> None:
+    for arguments in ({}, {"query_text": "  "}, {"query_text": "x", "max_results": 0}):
+        with refused("PT400"):
+            ana.rpc("search_knowledge", **arguments)
+
+
+def test_a_question_finds_by_any_of_its_words(ana: Persona) -> None:
+    rows = ana.rpc("search_knowledge", query_text="Why on earth is my GIN index being ignored by the planner?")
+    assert titles(rows)[0] == "Row security and GIN"
+    assert "GIN" in rows[0]["relevance_reason"]
+    assert rows[0]["keyword_score"] == 1
+    assert rows[0]["vector_score"] is None
+
+
+def test_a_trigger_finds_as_a_word_and_as_a_phrase(ana: Persona) -> None:
+    for question in ("error 40P01?", "ERROR:  deadlock detected"):
+        [row, *_] = ana.rpc("search_knowledge", query_text=question)
+        assert row["title"] == "Deadlocks"
+        assert "trigger" in row["relevance_reason"]
+        assert row["trigger_score"] == pytest.approx(0.5)
+
+
+def test_meaning_alone_finds(ana: Persona) -> None:
+    [row, *_] = ana.rpc(
+        "search_knowledge", query_text="unheard-of vocabulary", query_embedding=towards(7, 0.8)
+    )
+    assert row["title"] == "Semantics only"
+    assert row["vector_score"] == pytest.approx(0.8, abs=1e-3)
+    assert "close in meaning (0.80)" in row["relevance_reason"]
+    assert titles(ana.rpc("search_knowledge", query_embedding=towards(7)))[0] == "Semantics only"
+
+
+def test_a_word_hit_surfaces_although_the_vectors_disagree(world: World) -> None:
+    ana = world.sign_up("ana")
+    for i in range(150):
+        ana.record(f"noise {i}", f"noise number {i}", content_embedding=vector(towards(1, 0.9)))
+    ana.record("The needle", "ECONNRESET while uploading", content_embedding=vector(towards(2)))
+    rows = ana.rpc("search_knowledge", query_text="ECONNRESET", query_embedding=towards(1), max_results=3)
+    assert "The needle" in titles(rows)
+
+
+def test_what_matches_nothing_is_not_returned(ana: Persona) -> None:
+    assert ana.rpc("search_knowledge", query_text="qwertyuiop") == []
+    assert ana.rpc("find_similar_knowledge", query_embedding=towards(9)) == []
+
+
+def test_similarity_has_a_threshold_of_the_models_own(ana: Persona) -> None:
+    assert titles(ana.rpc("find_similar_knowledge", query_embedding=towards(7, 0.35))) == ["Semantics only"]
+    assert ana.rpc("find_similar_knowledge", query_embedding=towards(7, 0.25)) == []
+    assert ana.rpc("find_similar_knowledge", query_embedding=towards(7, 0.6), similarity_threshold=0.7) == []
+    for limit in (0, 1001):
+        with refused("PT400"):
+            ana.rpc("find_similar_knowledge", query_embedding=towards(7), limit_results=limit)
+
+
+def test_trust_settles_near_ties(world: World) -> None:
+    ana = world.sign_up("ana")
+    for name in ("first", "second", "third"):
+        ana.record(f"{name} timeout", "Raise the timeout of the gateway.")
+    ids = {row["title"]: row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="gateway timeout")}
+    for _ in range(3):
+        ana.rpc("rate_knowledge", knowledge_id=ids["second timeout"], effectiveness_rating=10, application_success=True)
+        ana.rpc("rate_knowledge", knowledge_id=ids["third timeout"], effectiveness_rating=1, application_success=False)
+    rows = ana.rpc("search_knowledge", query_text="gateway timeout")
+    assert titles(rows) == ["second timeout", "first timeout", "third timeout"]
+    assert "worked 3 of 3 times" in rows[0]["relevance_reason"]
+
+
+def test_filters(world: World) -> None:
+    ana = world.sign_up("ana")
+    ana.record("a", "shared words", knowledge_type="procedural", category="ops", importance_score=90)
+    ana.record("b", "shared words", project_context="kp", retrieval_triggers=["tagged"])
+    found = {row["title"]: row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="shared words")}
+    assert set(found) == {"a", "b"}
+    for filters, expected in (
+        ({"knowledge_types": ["procedural"]}, ["a"]),
+        ({"categories": ["ops"]}, ["a"]),
+        ({"min_importance": 60}, ["a"]),
+        ({"project_context": "kp"}, ["b"]),
+        ({"tags": ["tagged"]}, ["b"]),
+        ({"exclude_ids": [found["a"]]}, ["b"]),
+        ({"validation_statuses": ["validated"]}, []),
+        ({"created_after": "2100-01-01"}, []),
+        ({"created_before": "2000-01-01"}, []),
+    ):
+        assert titles(ana.rpc("search_knowledge", query_text="shared words", **filters)) == expected, filters
+    limited = ana.rpc("search_knowledge", query_text="shared words", max_results=1)
+    assert len(limited) == 1
+
+
+def test_expired_items_are_left_out(world: World) -> None:
+    ana = world.sign_up("ana")
+    ana.record("old", "shared words", valid_to="2020-01-01")
+    ana.record("new", "shared words", valid_to="2100-01-01")
+    assert titles(ana.rpc("search_knowledge", query_text="shared words")) == ["new"]
+
+
+def test_what_was_said_before_and_after_finds_an_item(world: World) -> None:
+    ana = world.sign_up("ana").start_session("talk")
+    ana.record("Ana", "Where did you go in Lisbon?")
+    ana.record("Ben", "To the aquarium.")
+    ana.record("Ana", "How were the penguins?")
+    found = titles(ana.rpc("search_knowledge", query_text="Lisbon penguins"))
+    assert len(found) == 3
+    outside = world.sign_up("ben")
+    outside.record("Ana", "Where did you go in Lisbon?")
+    outside.record("Ben", "To the aquarium.")
+    assert len(outside.rpc("search_knowledge", query_text="Lisbon")) == 1, "neighbours are of one session"
+
+
+def test_the_date_finds_an_item(world: World) -> None:
+    ana = world.sign_up("ana")
+    ana.record("Outage", "The gateway was down.", valid_from="2023-05-08")
+    ana.record("Party", "We celebrated.", valid_from="2023-08-01")
+    assert titles(ana.rpc("search_knowledge", query_text="What happened on 8 May 2023?"))[0] == "Outage"
+
+
+def test_the_project_comes_first_in_context(world: World) -> None:
+    ana = world.sign_up("ana")
+    ana.record("other project", "Raise the gateway timeout.", project_context="other")
+    ana.record("this project", "Raise the gateway timeout.", project_context="kp")
+    rows = ana.rpc("get_contextual_knowledge", current_situation="gateway timeout", project_context="kp")
+    assert titles(rows) == ["this project", "other project"]
+    assert "same project" in rows[0]["relevance_reason"]
+    in_session = ana.start_session("s", project_context="other")
+    rows = in_session.rpc("get_contextual_knowledge", current_situation="gateway timeout")
+    assert titles(rows)[0] == "other project"
+
+
+@pytest.mark.parametrize("text", ["'", "\\", "a & b | !c", "<->", "((", ":*", "'; drop table x; --", "\U0001f600", "ü" * 3000])
+def test_any_text_can_be_asked(ana: Persona, text: str) -> None:
+    ana.rpc("search_knowledge", query_text=text)
+    ana.record(f"Title {text[:400]}", text, retrieval_triggers=[text])
+    assert ana.rpc("search_knowledge", query_text=f"Title {text[:400]}")
+
+
+def test_a_small_workspace_among_large_ones_gets_its_rows(world: World) -> None:
+    """Row-level security is a filter after the index: without iterative scans a small tenant gets nothing."""
+    crowd, ana = world.sign_up("crowd"), world.sign_up("ana")
+    generator = random.Random(1)  # noqa: S311
+    for batch in range(3):
+        crowd.rpc(
+            "record_knowledge_batch",
+            items=[
+                {
+                    "title": f"{batch} {i}",
+                    "content": f"crowd {batch} {i}",
+                    "content_embedding": vector([generator.gauss(0, 1) for _ in range(DIMENSIONS)]),
+                }
+                for i in range(1000)
+            ],
+        )
+    vectors = {f"mine {i}": [generator.gauss(0, 1) for _ in range(DIMENSIONS)] for i in range(40)}
+    for title, values in vectors.items():
+        ana.record(title, content_embedding=vector(values))
+    query = [generator.gauss(0, 1) for _ in range(DIMENSIONS)]
+
+    def cosine(values: list[float]) -> float:
+        dot = sum(a * b for a, b in zip(values, query, strict=True))
+        return dot / (sum(a * a for a in values) * sum(b * b for b in query)) ** 0.5
+
+    best = sorted(vectors, key=lambda title: -cosine(vectors[title]))[:10]
+    rows = ana.rpc("find_similar_knowledge", query_embedding=query, similarity_threshold=-1)
+    assert titles(rows) == best
+    rows = crowd.rpc("find_similar_knowledge", query_embedding=query, similarity_threshold=-1)
+    assert len(rows) == 10
+    assert all(str(row["content"]).startswith("crowd") for row in rows)
