@@ -276,7 +276,7 @@ class World:
         """Wait until this person's connection waits for a lock: the barrier of a race, instead of a sleep."""
         pid = persona.connection.info.backend_pid
         deadline = time.monotonic() + timeout
-        while not self.superuser("select from unnest(pg_blocking_pids(%s))", pid):
+        while not self.superuser("select 1 from unnest(pg_blocking_pids(%s))", pid):
             assert time.monotonic() < deadline, f"{persona.name} was not blocked within {timeout} s"
             time.sleep(0.01)
 
