@@ -90,7 +90,7 @@ def test_same_text_is_kept_once(answers: list[str]) -> None:
 @pytest.mark.parametrize(
     ("question", "title"),
     [
-        ("after a coffee break?", "Staging drops idle connections"),
+        ("the test database hangs up", "Staging drops idle connections"),
         ('kp recall "result_code"', "Sandbox payments fail with status 200"),
         ("the import job crashed last night", "Supplier prices with a comma break the import"),
     ],
