@@ -59,9 +59,6 @@ LESSONS = read(PACK)
 ASKED = read(QUESTIONS)
 TITLES = [lesson["title"] for lesson in LESSONS]
 
-lesson_by_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=TITLES)
-question_by_question = pytest.mark.parametrize("asked", ASKED, ids=[asked["question"] for asked in ASKED])
-
 
 @pytest.mark.parametrize("path", [PACK, QUESTIONS], ids=["pack", "questions"])
 def test_file_is_plain_ascii_json_lines(path: Path) -> None:
@@ -86,40 +83,46 @@ def test_nothing_is_said_twice(key: str) -> None:
     assert [text for text, count in counts.items() if count > 1] == []
 
 
-@lesson_by_lesson
-def test_lesson_has_the_arguments_of_record_knowledge(lesson: dict[str, Any]) -> None:
-    assert set(lesson) == KEYS
-    assert lesson["knowledge_type"] in KNOWLEDGE_TYPES
-    assert lesson["project_context"] == "starter-pack"
-    assert type(lesson["importance_score"]) is int
-    assert 1 <= lesson["importance_score"] <= 100
-    for key, longest in {"title": 90, "category": 100, "subcategory": 100}.items():
-        assert lesson[key] == lesson[key].strip()
-        assert 0 < len(lesson[key]) <= longest
-    assert set(lesson["context_data"]) == {"applies_to", "evidence"}
-    assert lesson["context_data"]["applies_to"].strip()
-    assert lesson["context_data"]["evidence"] in EVIDENCE
+def test_each_lesson_has_the_arguments_of_record_knowledge() -> None:
+    for lesson in LESSONS:
+        title = lesson["title"]
+        assert set(lesson) == KEYS, title
+        assert lesson["knowledge_type"] in KNOWLEDGE_TYPES, title
+        assert lesson["project_context"] == "starter-pack", title
+        assert type(lesson["importance_score"]) is int, title
+        assert 1 <= lesson["importance_score"] <= 100, title
+        for key, longest in {"title": 90, "category": 100, "subcategory": 100}.items():
+            assert lesson[key] == lesson[key].strip(), title
+            assert 0 < len(lesson[key]) <= longest, title
+        assert set(lesson["context_data"]) == {"applies_to", "evidence"}, title
+        assert lesson["context_data"]["applies_to"].strip(), title
+        assert lesson["context_data"]["evidence"] in EVIDENCE, title
 
 
-@lesson_by_lesson
-def test_lesson_is_neither_a_note_nor_an_essay(lesson: dict[str, Any]) -> None:
-    assert 25 <= len(lesson["content"].split()) <= 110
+def test_each_lesson_is_neither_a_note_nor_an_essay() -> None:
+    lengths = {lesson["title"]: len(lesson["content"].split()) for lesson in LESSONS}
+    assert {title: length for title, length in lengths.items() if not 25 <= length <= 110} == {}
 
 
-@lesson_by_lesson
-def test_triggers_are_lower_case_or_symbols_the_lesson_speaks_of(lesson: dict[str, Any]) -> None:
-    triggers = lesson["retrieval_triggers"]
-    assert 3 <= len(triggers) <= 7
-    assert len(set(triggers)) == len(triggers)
-    text = lesson["title"] + " " + lesson["content"]
-    for trigger in triggers:
-        assert trigger == trigger.strip() != ""
-        assert trigger == trigger.lower() or trigger in text, trigger
+def test_triggers_are_lower_case_or_symbols_the_lesson_speaks_of() -> None:
+    for lesson in LESSONS:
+        triggers = lesson["retrieval_triggers"]
+        assert 3 <= len(triggers) <= 7, lesson["title"]
+        assert len(set(triggers)) == len(triggers), lesson["title"]
+        text = lesson["title"] + " " + lesson["content"]
+        for trigger in triggers:
+            assert trigger == trigger.strip() != "", lesson["title"]
+            assert trigger == trigger.lower() or trigger in text, trigger
 
 
-@lesson_by_lesson
-def test_lesson_shows_no_credential(lesson: dict[str, Any]) -> None:
-    assert [kind for kind, pattern in CREDENTIALS.items() if pattern.search(json.dumps(lesson))] == []
+def test_no_lesson_shows_a_credential() -> None:
+    shown = [
+        (kind, lesson["title"])
+        for lesson in LESSONS
+        for kind, pattern in CREDENTIALS.items()
+        if pattern.search(json.dumps(lesson))
+    ]
+    assert shown == []
 
 
 @pytest.mark.parametrize(
@@ -137,12 +140,12 @@ def test_credential_patterns_recognise_their_kind(kind: str, text: str) -> None:
     assert CREDENTIALS[kind].search(text)
 
 
-@question_by_question
-def test_question_names_lessons_of_the_pack(asked: dict[str, Any]) -> None:
-    assert set(asked) == {"question", "expected", "quickstart"}
-    assert asked["expected"]
-    assert set(asked["expected"]) <= set(TITLES)
-    assert asked["question"] not in TITLES  # it would find its lesson without any search worth the name
+def test_each_question_names_lessons_of_the_pack() -> None:
+    for asked in ASKED:
+        assert set(asked) == {"question", "expected", "quickstart"}, asked
+        assert asked["expected"], asked
+        assert set(asked["expected"]) <= set(TITLES), asked
+        assert asked["question"] not in TITLES  # it would find its lesson without any search worth the name
 
 
 def test_there_are_questions_enough_and_five_for_the_quickstart() -> None:
