@@ -209,21 +209,32 @@ const CONNECTION_LOST = new RegExp([
 
 // SQLSTATEs that Lite hides behind its own code "SUP", and PostgREST passes on.
 const SQLSTATES = [
-  ["57014", /canceling statement due to (statement timeout|user request)/],
-  ["55P03", /canceling statement due to lock timeout|could not obtain lock/],
-  ["40P01", /deadlock detected/],
-  ["40001", /could not serialize access/],
+  ["57014", 500, /canceling statement due to (statement timeout|user request)/],
+  ["55P03", 500, /canceling statement due to lock timeout|could not obtain lock/],
+  ["40P01", 500, /deadlock detected/],
+  ["40001", 500, /could not serialize access/],
+  ["23514", 400, /violates check constraint/],
+  ["23502", 400, /violates not-null constraint/],
+  ["23505", 409, /violates unique constraint/],
+  ["23503", 409, /violates foreign key constraint/],
+  ["42501", 403, /permission denied for|violates row-level security policy/],
+  ["22P02", 400, /invalid input (syntax|value) for/],
+  ["22007", 400, /invalid input syntax for type (timestamp|date|time|interval)/],
+  ["22003", 400, /out of range/],
+  ["22001", 400, /value too long for type/],
 ];
 
-function withSqlState(body) {
+/** Return an error's body and status with the SQLSTATE told, where its message gives it away. */
+function withSqlState(body, status) {
   let parsed;
   try {
     parsed = JSON.parse(body);
   } catch {
-    return body;
+    return [body, status];
   }
-  const found = parsed?.code === "SUP" && SQLSTATES.find(([, pattern]) => pattern.test(parsed.message));
-  return found ? JSON.stringify({ ...parsed, code: found[0] }) : body;
+  const found = parsed?.code === "SUP" && SQLSTATES.find(([, , pattern]) => pattern.test(parsed.message));
+  if (!found) return [body, status];
+  return [JSON.stringify({ ...parsed, code: found[0], message: parsed.message.replace(/^PostgresError: /, "") }), found[1]];
 }
 
 function unavailable() {
@@ -430,7 +441,8 @@ function makeOrigin(config, app, connection) {
       if (CONNECTION_LOST.test(body) || !(await databaseAnswers(connection))) return unavailable();
       console.error(`${request.method} ${url.pathname}: ${result.status} ${body.slice(0, 2000)}`);
       headers.delete("content-length");
-      return new Response(withSqlState(body), { status: result.status, headers });
+      const [told, status] = withSqlState(body, result.status);
+      return new Response(told, { status, headers });
     }
     return new Response(result.body, { status: result.status, headers });
   });
