@@ -179,9 +179,15 @@ def _by_table(rows: list[Row]) -> dict[int, list[Row]]:
     return {oid: list(group) for oid, group in groupby(rows, key=lambda row: row["oid"])}
 
 
-def _wrapped(arguments: str) -> str:
+def _wrapped(text: str) -> str:
+    """Break a list of arguments or columns into lines, where one line is too long for it."""
+    head, opening, columns = text.partition("TABLE(")
     one_line = 90
-    return arguments if len(arguments) < one_line else "\n  " + arguments.replace(", ", ",\n  ") + "\n"
+    if len(text) < one_line:
+        return text
+    if opening:
+        return f"{head}TABLE({_wrapped(columns.removesuffix(')'))})"
+    return "\n  " + text.replace(", ", ",\n  ") + "\n"
 
 
 def _constraint(column: Row) -> str:
