@@ -303,6 +303,7 @@ declare
   v_position bigint;
   v_count integer;
   v_problem text;
+  v_hashes text[];
   v_created uuid[];
 begin
   if items is null or jsonb_typeof(items) <> 'array' then
@@ -341,12 +342,18 @@ begin
     v_position := private.reserve_session_positions(v_session, v_count);
   end if;
 
-  -- Rows go in sorted by their key, so that two batches with the same texts never wait for each other in a circle.
-  -- A text that the caller has already, or may see as somebody else's, is a duplicate; a race is settled by the
+  v_hashes := array(
+    select private.content_hash(i.item ->> 'title', i.item ->> 'content', coalesce(i.item ->> 'project_context', v_project))
+      from jsonb_array_elements(items) with ordinality i (item, ordinality)
+     order by i.ordinality);
+
+  -- Existing texts are looked up for the whole batch at once: one lookup each would be at the mercy of the planner
+  -- while the table has no statistics. Rows go in sorted by their key, so that two batches with the same texts never
+  -- wait for each other in a circle. A text that the caller has already, or may see as somebody else's, is a duplicate; a race is settled by the
   -- unique index. Of twins within the batch the first counts.
   with input as materialized (
     select i.ordinality::integer - 1 as item_index, r.*,
-           private.content_hash(r.title, r.content, coalesce(r.project_context, v_project)) as content_hash
+           v_hashes[i.ordinality] as content_hash
       from jsonb_array_elements(items) with ordinality i (item, ordinality),
            jsonb_to_record(i.item) as r (title text, content text, knowledge_type text, category text,
              subcategory text, context_data jsonb, importance_score integer, retrieval_triggers text[],
@@ -361,9 +368,9 @@ begin
            f.retrieval_triggers, f.project_context, f.content_embedding, f.embedding_model, f.valid_from, f.valid_to,
            v_session, v_position + f.item_index
       from (select distinct on (content_hash) * from input order by content_hash, item_index) f
-     where not exists (
-       select from public.knowledge_items k
-        where k.workspace_id = v_workspace and k.content_hash = f.content_hash
+     where f.content_hash not in (
+       select k.content_hash from public.knowledge_items k
+        where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
           and k.validation_status <> 'deprecated' and k.superseded_by is null)
      order by f.content_hash
     on conflict (workspace_id, content_hash, owner_id)
@@ -373,21 +380,20 @@ begin
   select coalesce(array_agg(id), '{}') into v_created from inserted;
 
   return query
-    select i.ordinality::integer - 1, k.id,
-           case when k.id = any (v_created) and i.first_of_twins then 'created' else 'duplicate' end,
+    with kept as materialized (
+      select distinct on (k.content_hash) k.*
+        from public.knowledge_items k
+       where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
+         and k.validation_status <> 'deprecated' and k.superseded_by is null
+       order by k.content_hash, (k.owner_id = v_user) desc nulls last, k.validated_at desc nulls last, k.id
+    )
+    select h.ordinality::integer - 1, k.id,
+           case when k.id = any (v_created) and row_number() over (partition by k.id order by h.ordinality) = 1
+             then 'created' else 'duplicate' end,
            k.validation_status::text, k.workspace_id, k.created_in_session, k.session_position
-      from (select e.ordinality, h.content_hash,
-                   row_number() over (partition by h.content_hash order by e.ordinality) = 1 as first_of_twins
-              from jsonb_array_elements(items) with ordinality e (item, ordinality),
-                   lateral (select private.content_hash(e.item ->> 'title', e.item ->> 'content',
-                              coalesce(e.item ->> 'project_context', v_project)) as content_hash) h) i
-      cross join lateral (
-        select k.* from public.knowledge_items k
-         where k.workspace_id = v_workspace and k.content_hash = i.content_hash
-           and k.validation_status <> 'deprecated' and k.superseded_by is null
-         order by (k.owner_id = v_user) desc nulls last, k.validated_at desc nulls last, k.id
-         limit 1) k
-     order by i.ordinality;
+      from unnest(v_hashes) with ordinality h (content_hash, ordinality)
+      join kept k on k.content_hash = h.content_hash
+     order by h.ordinality;
 end
 $$;
 comment on function public.record_knowledge_batch(jsonb) is

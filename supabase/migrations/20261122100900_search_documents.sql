@@ -217,7 +217,7 @@ begin
         from private.search_documents d
        where d.workspace_id = keyword_candidates.workspace_id and d.is_live
     ), occurrences as (
-      select m.knowledge_id, m.document_length, u.lexeme,
+      select m.knowledge_id, m.document_length, u.lexeme, u.weights <> array_fill('D'::text, array[cardinality(u.weights)]) as own,
              (select sum(case x.weight when 'A' then 1.5 when 'B' then 1.0 when 'C' then 0.7 else 0.4 end)
                 from unnest(u.weights) x (weight)) as frequency
         from matched m, unnest(m.document) u
@@ -230,7 +230,7 @@ begin
     select o.knowledge_id,
            sum(r.idf * o.frequency * (v_k1 + 1)
                / (o.frequency + v_k1 * (1 - v_b + v_b * o.document_length / c.average_length)))::double precision,
-           array_agg(v_words[array_position(v_terms, o.lexeme)] order by r.idf desc)
+           array_agg(v_words[array_position(v_terms, o.lexeme)] order by r.idf desc) filter (where o.own)
       from occurrences o join rarity r on r.lexeme = o.lexeme cross join collection c
      group by o.knowledge_id
      order by 2 desc, 1
@@ -238,7 +238,7 @@ begin
 end
 $$;
 comment on function private.keyword_candidates(uuid, text, boolean, integer) is
-  'The items of a workspace, visible to the caller, that hold words of the query, ranked by BM25 with weights; with the words of the query that they matched, rarest first.';
+  'The items of a workspace, visible to the caller, that hold words of the query, ranked by BM25 with weights; with the words of the query that are their own (not a neighbour''s), rarest first.';
 
 -- definer because of row-level security and GIN, see above; the WHERE carries the visibility rule.
 create function private.trigger_candidates(
@@ -293,8 +293,8 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*) <= 2000
-    from (select from private.search_documents d where d.workspace_id = workspace_is_small.workspace_id limit 2001) x
+  select count(*) <= 1000
+    from (select from private.search_documents d where d.workspace_id = workspace_is_small.workspace_id limit 1001) x
 $$;
 comment on function private.workspace_is_small(uuid) is
   'Whether comparing every vector of the workspace is cheaper (and exact) than walking the index past everybody else''s.';

@@ -19,6 +19,101 @@ set local lock_timeout = '5s';
 -- pgvector must be loaded before functions with `set hnsw.…` can be made by a role that is not superuser.
 select '[1]'::extensions.vector;
 
+create type private.item_filters as (
+  workspace_id uuid, validation_statuses text[], include_retired boolean, knowledge_types text[], categories text[],
+  project_context text, tags text[], min_importance integer, created_after timestamptz, created_before timestamptz,
+  exclude_ids uuid[]
+);
+comment on type private.item_filters is
+  'Which items a search is about; null: no restriction. include_retired lets superseded and expired items in.';
+
+create function private.nearest_query(model public.embedding_models, exact boolean)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- `+ 0` makes the distance an expression that no index is sorted by: every row is compared.
+  select format($sql$
+    select k.id, 1 - ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1)
+      from public.knowledge_items k
+     where k.embedding_model = %2$L and k.workspace_id = ($2).workspace_id
+       and k.validation_status = any (($2).validation_statuses)
+       and (k.superseded_by is null or ($2).include_retired)
+       and (k.valid_to is null or k.valid_to > now() or ($2).include_retired)
+       and (($2).knowledge_types is null or k.knowledge_type = any (($2).knowledge_types))
+       and (($2).categories is null or k.category = any (($2).categories))
+       and (($2).project_context is null or k.project_context = ($2).project_context)
+       and (($2).tags is null or k.retrieval_triggers && ($2).tags)
+       and (($2).min_importance is null or k.importance_score >= ($2).min_importance)
+       and (($2).created_after is null or k.created_at >= ($2).created_after)
+       and (($2).created_before is null or k.created_at < ($2).created_before)
+       and (($2).exclude_ids is null or k.id <> all (($2).exclude_ids))
+     order by ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1) %3$s
+     limit $3
+    $sql$, model.dimensions, model.name, case when exact then '+ 0' else '' end)
+$$;
+comment on function private.nearest_query(public.embedding_models, boolean) is
+  'The SQL that finds the items nearest to a vector: with the model''s name and size as literals, which its partial index takes.';
+
+create function private.nearest_by_index(
+  query_embedding extensions.vector, model public.embedding_models, filters private.item_filters, how_many integer
+)
+returns table (knowledge_id uuid, similarity double precision)
+language plpgsql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+set hnsw.iterative_scan = 'relaxed_order'
+set hnsw.ef_search = 100
+-- The planner can't know how far an index walk has to go and likes to fetch the whole workspace and sort it.
+set enable_sort = off
+as $$
+begin
+  return query execute private.nearest_query(model, false)
+    using query_embedding::extensions.halfvec, filters, how_many;
+end
+$$;
+comment on function private.nearest_by_index(extensions.vector, public.embedding_models, private.item_filters, integer) is
+  'The items nearest to a vector by the model''s HNSW index, which goes on (iterative scan) until enough pass the policy and the filters.';
+
+create function private.nearest_by_comparison(
+  query_embedding extensions.vector, model public.embedding_models, filters private.item_filters, how_many integer
+)
+returns table (knowledge_id uuid, similarity double precision)
+language plpgsql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query execute private.nearest_query(model, true)
+    using query_embedding::extensions.halfvec, filters, how_many;
+end
+$$;
+comment on function private.nearest_by_comparison(extensions.vector, public.embedding_models, private.item_filters, integer) is
+  'The items nearest to a vector by comparing all: exact, and for a small workspace faster than the index.';
+
+create function private.nearest_items(
+  query_embedding extensions.vector, model public.embedding_models, filters private.item_filters, how_many integer
+)
+returns table (knowledge_id uuid, similarity double precision)
+language plpgsql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if private.workspace_is_small(filters.workspace_id) then
+    return query select * from private.nearest_by_comparison(query_embedding, model, filters, how_many);
+  else
+    return query select * from private.nearest_by_index(query_embedding, model, filters, how_many);
+  end if;
+end
+$$;
+comment on function private.nearest_items(extensions.vector, public.embedding_models, private.item_filters, integer) is
+  'The items nearest to a vector, by whichever way suits the size of the workspace.';
+
 create function public.find_similar_knowledge(
   query_embedding extensions.vector, knowledge_type_filter text default null, limit_results integer default 10,
   similarity_threshold double precision default null, embedding_model text default null
@@ -28,14 +123,11 @@ language plpgsql
 stable
 rows 10
 set search_path = pg_catalog, pg_temp
-set hnsw.iterative_scan = 'relaxed_order'
-set hnsw.ef_search = 100
 as $$
 #variable_conflict use_column
 declare
-  v_workspace uuid := private.current_workspace();
+  v_filters private.item_filters;
   v_model public.embedding_models;
-  v_exact boolean;
 begin
   if query_embedding is null then
     perform private.fail('PT400', 'query_embedding is missing', 'search_knowledge searches without a vector');
@@ -43,27 +135,20 @@ begin
   if limit_results is null or limit_results not between 1 and 1000 then
     perform private.fail('PT400', 'limit_results is between 1 and 1000');
   end if;
+  v_filters.workspace_id := private.current_workspace();
+  v_filters.validation_statuses := '{pending,validated,needs_update}';
+  v_filters.include_retired := false;
+  if knowledge_type_filter is not null then
+    v_filters.knowledge_types := array[knowledge_type_filter];
+  end if;
   v_model := private.require_model(
-    coalesce(find_similar_knowledge.embedding_model, private.model_of_workspace(v_workspace)), query_embedding);
-  v_exact := private.workspace_is_small(v_workspace);
-  return query execute format($sql$
-    select n.id, n.title, n.content, n.similarity, n.knowledge_type
-      from (
-        select k.id, k.title::text, k.content, k.knowledge_type::text,
-               1 - ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1) as similarity
-          from public.knowledge_items k
-         where k.embedding_model = %2$L and k.workspace_id = $2
-           and ($3 is null or k.knowledge_type = $3)
-           and k.validation_status <> 'deprecated' and k.superseded_by is null
-           and (k.valid_to is null or k.valid_to > now())
-         order by ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1) %3$s
-         limit $4
-      ) n
-     where n.similarity >= $5
-     order by n.similarity desc, n.id
-    $sql$, v_model.dimensions, v_model.name, case when v_exact then '+ 0' else '' end)
-    using query_embedding::extensions.halfvec, v_workspace, knowledge_type_filter, limit_results,
-      coalesce(find_similar_knowledge.similarity_threshold, v_model.similarity_threshold);
+    coalesce(find_similar_knowledge.embedding_model, private.model_of_workspace(v_filters.workspace_id)), query_embedding);
+  return query
+    select k.id, k.title::text, k.content, n.similarity, k.knowledge_type::text
+      from private.nearest_items(query_embedding, v_model, v_filters, limit_results) n
+      join public.knowledge_items k on k.id = n.knowledge_id
+     where n.similarity >= coalesce(find_similar_knowledge.similarity_threshold, v_model.similarity_threshold)
+     order by n.similarity desc, k.id;
 end
 $$;
 comment on function public.find_similar_knowledge(extensions.vector, text, integer, double precision, text) is
@@ -90,16 +175,20 @@ language plpgsql
 stable
 rows 10
 set search_path = pg_catalog, pg_temp
-set hnsw.iterative_scan = 'relaxed_order'
-set hnsw.ef_search = 100
 as $$
 #variable_conflict use_column
 declare
   v_candidates constant integer := 100;
-  v_workspace uuid := private.current_workspace();
   v_text text := nullif(btrim(search_knowledge.query_text), '');
-  v_retired boolean := coalesce(search_knowledge.validation_statuses && '{deprecated}', false);
-  v_statuses text[] := coalesce(search_knowledge.validation_statuses, '{pending,validated,needs_update}');
+  v_filters private.item_filters := row(
+    private.current_workspace(),
+    coalesce(search_knowledge.validation_statuses, '{pending,validated,needs_update}'),
+    coalesce(search_knowledge.validation_statuses && '{deprecated}', false),
+    search_knowledge.knowledge_types, search_knowledge.categories, search_knowledge.project_context,
+    search_knowledge.tags, search_knowledge.min_importance, search_knowledge.created_after,
+    search_knowledge.created_before, search_knowledge.exclude_ids);
+  v_workspace uuid := v_filters.workspace_id;
+  v_retired boolean := v_filters.include_retired;
   v_model public.embedding_models;
   v_nearest uuid[] := '{}';
 begin
@@ -117,29 +206,9 @@ begin
     v_model := private.require_model(
       coalesce(search_knowledge.embedding_model, private.model_of_workspace(v_workspace)),
       search_knowledge.query_embedding);
-    execute format($sql$
-      select coalesce(array_agg(n.id), '{}') from (
-        select k.id
-          from public.knowledge_items k
-         where k.embedding_model = %2$L and k.workspace_id = $2
-           and k.validation_status = any ($3) and (k.superseded_by is null or $4)
-           and (k.valid_to is null or k.valid_to > now() or $4)
-           and ($5 is null or k.knowledge_type = any ($5))
-           and ($6 is null or k.category = any ($6))
-           and ($7 is null or k.project_context = $7)
-           and ($8 is null or k.retrieval_triggers && $8)
-           and ($9 is null or k.importance_score >= $9)
-           and ($10 is null or k.created_at >= $10)
-           and ($11 is null or k.created_at < $11)
-           and ($12 is null or k.id <> all ($12))
-         order by ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1) %3$s
-         limit $13) n
-      $sql$, v_model.dimensions, v_model.name, case when private.workspace_is_small(v_workspace) then '+ 0' else '' end)
-      into v_nearest
-      using search_knowledge.query_embedding::extensions.halfvec, v_workspace, v_statuses, v_retired,
-        search_knowledge.knowledge_types, search_knowledge.categories, search_knowledge.project_context,
-        search_knowledge.tags, search_knowledge.min_importance, search_knowledge.created_after,
-        search_knowledge.created_before, search_knowledge.exclude_ids, v_candidates;
+    v_nearest := array(
+      select n.knowledge_id
+        from private.nearest_items(search_knowledge.query_embedding, v_model, v_filters, v_candidates) n);
   end if;
 
   return query
@@ -160,7 +229,7 @@ begin
         left join words w on w.knowledge_id = k.id
         left join triggers t on t.knowledge_id = k.id
        where k.workspace_id = v_workspace
-         and k.validation_status = any (v_statuses) and (k.superseded_by is null or v_retired)
+         and k.validation_status = any (v_filters.validation_statuses) and (k.superseded_by is null or v_retired)
          and (k.valid_to is null or k.valid_to > now() or v_retired)
          and (search_knowledge.knowledge_types is null or k.knowledge_type = any (search_knowledge.knowledge_types))
          and (search_knowledge.categories is null or k.category = any (search_knowledge.categories))
@@ -179,22 +248,24 @@ begin
     ), voted as (
       select s.*,
              -- An arm that could not vote on an item (no vector yet, no words asked) leaves the vote to the other.
-             case
+             -- A trigger closes part of the gap to a perfect score.
+             1 - (1 - 0.6 * coalesce(s.trigger_raw, 0)) * (1 - case
                when s.similarity is null then coalesce(s.keyword_share, 0)
                when v_text is null then coalesce(s.similarity_share, 1)
                else 0.5 * coalesce(s.keyword_share, 0) + 0.5 * coalesce(s.similarity_share, 1)
-             end + 0.3 * coalesce(s.trigger_raw, 0) as fused
+             end) as fused
         from stretched s
        where s.keyword_raw is not null or s.trigger_raw is not null
           or s.similarity >= v_model.similarity_threshold / 2
     )
     select v.id, v.title::text, v.content, v.knowledge_type::text, v.category::text, v.project_context::text,
            v.validation_status::text, v.importance_score, v.retrieval_triggers, v.context_data, v.created_at,
-           f.score, v.similarity, v.keyword_share, v.trigger_raw,
+           least(f.score, 1), v.similarity, v.keyword_share, v.trigger_raw,
            concat_ws('; ',
              'has the trigger ' || (select string_agg(format('"%s"', x), ', ') from unnest(v.matched_triggers[1:3]) x),
-             case when v.keyword_share >= 0.2
-               then 'shares the words ' || (select string_agg(x, ', ') from unnest(v.matched_words[1:4]) x) end,
+             case when v.keyword_share >= 0.2 then coalesce(
+               'shares the words ' || (select string_agg(x, ', ') from unnest(v.matched_words[1:4]) x),
+               'recorded beside matching words') end,
              case when v.similarity >= v_model.similarity_threshold
                then format('close in meaning (%s)', round(v.similarity::numeric, 2)) end,
              case when v.trigger_raw is null and coalesce(v.keyword_share, 0) < 0.2
@@ -273,12 +344,15 @@ begin
     select s.knowledge_id, s.title, s.content,
            concat_ws('; ', s.relevance_reason, case when s.project_context = v_project then 'same project' end),
            s.knowledge_type,
-           s.score * case when s.project_context = v_project then 1.15 else 1 end
+           least(s.score * case when s.project_context = v_project then 1.15 else 1 end, 1)
       from public.search_knowledge(
              query_text => current_situation, query_embedding => situation_embedding,
              max_results => least(greatest(get_contextual_knowledge.max_results, 1) * 3, 1000),
-             embedding_model => get_contextual_knowledge.embedding_model) s
-     order by 6 desc, 1
+             embedding_model => get_contextual_knowledge.embedding_model)
+           with ordinality as s (knowledge_id, title, content, knowledge_type, category, project_context,
+             validation_status, importance_score, retrieval_triggers, context_data, created_at, score, vector_score,
+             keyword_score, trigger_score, relevance_reason, place)
+     order by s.score * case when s.project_context = v_project then 1.15 else 1 end desc, s.place
      limit get_contextual_knowledge.max_results;
 end
 $$;
@@ -286,12 +360,20 @@ comment on function public.get_contextual_knowledge(text, text, integer, extensi
   'What is worth knowing in a situation described in words (and optionally as a vector), items of the project first among equals, each with the reason.';
 
 revoke execute on function
+  private.nearest_query(public.embedding_models, boolean),
+  private.nearest_by_index(extensions.vector, public.embedding_models, private.item_filters, integer),
+  private.nearest_by_comparison(extensions.vector, public.embedding_models, private.item_filters, integer),
+  private.nearest_items(extensions.vector, public.embedding_models, private.item_filters, integer),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text),
   public.recall_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text),
   public.get_contextual_knowledge(text, text, integer, extensions.vector, text)
   from public, anon, authenticated, service_role;
 grant execute on function
+  private.nearest_query(public.embedding_models, boolean),
+  private.nearest_by_index(extensions.vector, public.embedding_models, private.item_filters, integer),
+  private.nearest_by_comparison(extensions.vector, public.embedding_models, private.item_filters, integer),
+  private.nearest_items(extensions.vector, public.embedding_models, private.item_filters, integer),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text),
   public.get_contextual_knowledge(text, text, integer, extensions.vector, text)
