@@ -125,10 +125,11 @@ class Home:
         except OSError as error:
             if made:
                 shutil.rmtree(self.path, ignore_errors=True)
-            raise EmbeddedStackError(self._explain(error)) from error
+            raise EmbeddedStackError(self.explain(error)) from error
         return made
 
-    def _explain(self, error: OSError) -> str:
+    def explain(self, error: OSError) -> str:
+        """Say in words why the directory can't be used."""
         if error.errno == errno.ENOSPC:
             return f"the disk that holds {self.path} is full"
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
@@ -170,7 +171,7 @@ class Home:
         try:
             write_private(self.config_file, {"version": _CONFIG_VERSION, "ports": ports, **value})
         except OSError as error:
-            raise EmbeddedStackError(self._explain(error)) from error
+            raise EmbeddedStackError(self.explain(error)) from error
 
     def with_ports(self, config: StackConfig, origin: int | None, database: int | None) -> StackConfig:
         """Return the configuration with other ports, stored if that changes it; its sign-in moves along."""

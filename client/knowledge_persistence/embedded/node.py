@@ -26,6 +26,15 @@ MINIMUM_NODE = 20
 
 _SOURCES = Path(__file__).resolve().parent / "front"
 _INSTALL_TIMEOUT = 600.0
+_NPM_OPTIONS = (
+    "--no-audit",
+    "--no-fund",
+    "--loglevel=error",
+    # Without a network npm's own patience is minutes.
+    "--fetch-retries=2",
+    "--fetch-retry-mintimeout=1000",
+    "--fetch-retry-maxtimeout=5000",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ def _major_version(node: str) -> int | None:
 
 def cache_directory() -> Path:
     """Return where installed packages are kept, shared by all stacks of this account."""
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and "XDG_CACHE_HOME" not in os.environ:
         return Path("/var/cache/knowledge-persistence")
     return platformdirs.user_cache_path("knowledge-persistence")
 

@@ -209,7 +209,7 @@ class Cluster:
         """
 
         def settled() -> bool:
-            return process.poll() is not None or give_up() or self._answers()
+            return process.poll() is not None or give_up() or self._answers(process.pid)
 
         return wait_until(settled, timeout=timeout) and process.poll() is None and not give_up()
 
@@ -280,13 +280,14 @@ class Cluster:
         except psycopg.OperationalError as error:
             raise EmbeddedStackError(f"the database doesn't take a connection: {error}") from error
 
-    def _answers(self) -> bool:
+    def _answers(self, pid: int) -> bool:
         try:
-            # The last line of the file says what the server itself says of its state.
-            status = (self.directory / "postmaster.pid").read_text().splitlines()[7].strip()
+            lines = (self.directory / "postmaster.pid").read_text().splitlines()
+            # The last line is what the server says of itself; a killed server's file says it still.
+            ready = lines[0] == str(pid) and lines[7].strip() == "ready"
         except (OSError, IndexError):
             return False
-        return status == "ready" and (self.socket_directory / f".s.PGSQL.{self.port}").exists()
+        return ready and (self.socket_directory / f".s.PGSQL.{self.port}").exists()
 
     def _check_version(self) -> None:
         have = (self.directory / "PG_VERSION").read_text().strip()

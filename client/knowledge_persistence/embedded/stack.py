@@ -258,6 +258,7 @@ class Stack:
         except BaseException:
             supervisor.terminate()
             supervisor.wait()
+            self._forget_home(made_home)
             raise
         if outcome["event"] == "ready":
             # It goes on without us; its exit is nobody's to collect, which Popen would warn of.
@@ -266,10 +267,14 @@ class Stack:
         supervisor.wait()
         if outcome["event"] == "busy":
             return False
+        self._forget_home(made_home)
+        raise EmbeddedStackError(str(outcome["message"]))
+
+    def _forget_home(self, made_home: bool) -> None:
+        # The supervisor has removed what it made; the directory itself was made here.
         if made_home and not self.home.config_file.exists():
             with contextlib.suppress(OSError):
                 self.home.path.rmdir()
-        raise EmbeddedStackError(str(outcome["message"]))
 
     def _await_other(self, say: Callable[[str], None]) -> None:
         if not self.home.load_state().get("ready"):

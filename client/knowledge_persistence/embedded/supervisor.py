@@ -41,6 +41,7 @@ LOCAL_USER = "me@localhost.local"
 """The user that the first start signs up: whoever works at this machine."""
 
 _WORKER_MODULE = "knowledge_persistence.worker"
+_WAL_SEGMENT = 16 * 1024 * 1024
 
 
 class StackBusyError(EmbeddedStackError):
@@ -92,9 +93,12 @@ class Supervisor:
             try:
                 try:
                     self._bring_up()
-                except BaseException:
+                except BaseException as error:
+                    full = self._is_disk_full()
                     self._take_down()
                     self._undo_first_start()
+                    if full and isinstance(error, KnowledgePersistenceError):
+                        raise EmbeddedStackError(f"the disk that holds {self.home.path} is full. {error}") from error
                     raise
                 self._keep_up()
             finally:
@@ -104,6 +108,12 @@ class Supervisor:
 
     def _progress(self, message: str) -> None:
         self._report({"event": "progress", "message": message})
+
+    def _is_disk_full(self) -> bool:
+        # Whatever failed, and however it says so: less than one WAL segment of room is the reason.
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.home.path).free < _WAL_SEGMENT
+        return False
 
     def _check_stop(self) -> None:
         if self._stopping:
@@ -331,7 +341,7 @@ class Supervisor:
         except OSError as error:
             # A full disk must not end a stack that runs.
             if error.errno != errno.ENOSPC or not ready:
-                raise EmbeddedStackError(f"the state of the stack can't be stored: {error}") from error
+                raise EmbeddedStackError(self.home.explain(error)) from error
             log(f"the state of the stack can't be stored: {error}")
 
 
