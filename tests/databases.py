@@ -132,6 +132,18 @@ def short_directory() -> Generator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def caches() -> dict[str, str]:
+    """Return the environment that leads to this account's caches from another home directory.
+
+    What was fetched once need not be fetched again. Root's stacks have a cache outside of any home directory.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    found = {"PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", f"{cache}/pip")}
+    if os.geteuid() != 0 or "XDG_CACHE_HOME" in os.environ:
+        found["XDG_CACHE_HOME"] = cache
+    return found
+
+
 def free_port() -> int:
     """Return a port on 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:

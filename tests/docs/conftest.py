@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import free_port, short_directory
+from databases import caches, free_port, short_directory
 
 
 @pytest.fixture
@@ -22,9 +22,8 @@ def newcomer() -> Generator[dict[str, str]]:
     with short_directory() as home:
         environment = {
             **os.environ,
+            **caches(),
             "HOME": str(home),
-            # Packages that were fetched once need not be fetched again.
-            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
             "KP_HOME": str(home / "kp"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "NO_COLOR": "1",

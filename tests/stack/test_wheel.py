@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import free_port, short_directory
+from databases import caches, free_port, short_directory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, source / name)
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(source)]
-    subprocess.run(build, check=True, capture_output=True)
+    result = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
     [made] = directory.glob("*.whl")
     return made
 
@@ -50,8 +51,8 @@ def stranger(wheel: Path, tmp_path: Path) -> Generator[dict[str, str]]:
     with short_directory() as home:
         environment = {
             **os.environ,
+            **caches(),
             "HOME": str(home),
-            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
             "KP_HOME": str(home / "kp"),
             "PATH": f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "NO_COLOR": "1",
