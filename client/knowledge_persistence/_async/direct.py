@@ -230,6 +230,9 @@ class AsyncDirectTransport:
             rows = await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             await self._roll_back(connection)
+            interruption = _interruption(error)
+            if interruption is not None:
+                raise interruption from error
             raise _error(error, self._where, sent=sent) from error
         except BaseException:
             # Cancelled in the middle: what the connection still has to say is nobody's business any more.
@@ -285,6 +288,18 @@ def _adapt(argument: Argument) -> object:
     if isinstance(argument, (list, tuple)):
         return list(cast("Sequence[object]", argument))
     return argument
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """Return the cancellation or interrupt that an error covers up.
+
+    Leaving a pipeline in the middle of a cancellation raises the pipeline's own error in its place. Taken for
+    a lost connection, that would have the call repeated by a task that was told to stop.
+    """
+    cause = error.__context__
+    while cause is not None and isinstance(cause, Exception):
+        cause = cause.__context__
+    return cause
 
 
 def _is_connection_loss(error: psycopg.Error) -> bool:

@@ -14,6 +14,7 @@ from knowledge_persistence.embedders import dimension_error
 from knowledge_persistence.errors import (
     EmbeddingDimensionError,
     EmbeddingError,
+    KnowledgePersistenceError,
     NotFoundError,
     ServerError,
     TransportError,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 #: Seconds before the second, third, … attempt; each is shortened at random by up to half, so that many
-#: clients don't come back all at once.
-_DELAYS: Final = (0.1, 0.3, 0.9, 2.7)
+#: clients don't come back all at once. A stack that was killed is back within about ten seconds.
+_DELAYS: Final = (0.1, 0.3, 0.9, 2.0, 3.0, 4.0, 5.0, 5.0)
 #: No attempt begins later than this many seconds after the first.
 _PATIENCE: Final = 20.0
 #: The database undid the whole transaction by itself: it may be repeated, whatever it was.
@@ -68,6 +69,8 @@ class Core:
         self._context: RequestContext | None = None
         self._context_lock = Lock()
         self._models: dict[str, EmbeddingModel] | None = None
+        # A deployment that never answered is more likely misnamed or not running than about to come back.
+        self._has_answered = False
 
     def call(
         self, function: str, arguments: Mapping[str, Argument], context: RequestContext, *, mode: CallMode
@@ -77,11 +80,14 @@ class Core:
         started = time.monotonic()
         for delay in (*_DELAYS, None):
             try:
-                return self.transport.call(function, given, context, mode=mode)
-            except (TransportError, ServerError) as error:
-                if delay is None or not _may_repeat(error, mode) or time.monotonic() - started > _PATIENCE:
+                rows = self.transport.call(function, given, context, mode=mode)
+            except KnowledgePersistenceError as error:
+                if delay is None or not self._may_repeat(error, mode, started):
                     raise
                 log.info("%s: %s; trying again", function, error)
+            else:
+                self._has_answered = True
+                return rows
             sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
@@ -99,13 +105,24 @@ class Core:
         started = time.monotonic()
         for delay in (*_DELAYS, None):
             try:
-                return self.transport.select(table, columns, context, equal=equal, order=order, limit=limit)
-            except (TransportError, ServerError) as error:
-                if delay is None or not _may_repeat(error, "read") or time.monotonic() - started > _PATIENCE:
+                rows = self.transport.select(table, columns, context, equal=equal, order=order, limit=limit)
+            except KnowledgePersistenceError as error:
+                if delay is None or not self._may_repeat(error, "read", started):
                     raise
                 log.info("reading %s: %s; trying again", table, error)
+            else:
+                self._has_answered = True
+                return rows
             sleep(delay * random.uniform(0.5, 1))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
+
+    def _may_repeat(self, error: KnowledgePersistenceError, mode: CallMode, started: float) -> bool:
+        if time.monotonic() - started > _PATIENCE:
+            return False
+        if isinstance(error, TransportError):
+            return self._has_answered and (mode != "once" or not error.may_have_arrived)
+        self._has_answered = True
+        return isinstance(error, ServerError) and error.code in _UNDONE
 
     def context(self) -> RequestContext:
         """Return the workspace and session to name, looked up once where they were given by name."""
@@ -254,9 +271,3 @@ class Core:
 def _check_dimensions(model: EmbeddingModel, vector: NDArray[np.float32]) -> None:
     if vector.shape[0] != model.dimensions:
         raise dimension_error(model.name, got=vector.shape[0], expected=model.dimensions)
-
-
-def _may_repeat(error: TransportError | ServerError, mode: CallMode) -> bool:
-    if isinstance(error, ServerError):
-        return error.code in _UNDONE
-    return mode != "once" or not error.may_have_arrived

@@ -1,0 +1,161 @@
+"""What happens when connections break: reads come through, no write is doubled, nothing is silently lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from proxy import Proxy
+
+from knowledge_persistence import TransportError, connect, connect_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from conftest import Deployment, Door, Person
+    from knowledge_persistence import KnowledgeClient
+    from stacks import RunningStack
+
+    SignUp = Callable[..., Person]
+
+#: What a request for each function carries on the wire, through either door.
+WORDS = {"remember": b"record_knowledge_batch", "rate": b"rate_knowledge", "recall": b"recall_knowledge"}
+
+
+@pytest.fixture
+def proxy(deployment: Deployment, door: Door) -> Generator[Proxy]:
+    port = urlsplit(deployment.door(door)).port
+    assert port is not None
+    proxy = Proxy(port)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def ana(sign_up: SignUp) -> Person:
+    return sign_up("ana")
+
+
+@pytest.fixture
+def client(ana: Person, door: Door, proxy: Proxy) -> Generator[KnowledgeClient]:
+    """Reach the deployment through the proxy."""
+    arguments = ana.arguments(door)
+    parts = urlsplit(arguments["url"])
+    arguments["url"] = parts._replace(
+        netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
+    ).geturl()
+    with connect(**arguments, embedder=None) as client:
+        yield client
+
+
+def test_a_write_whose_answer_is_lost_is_repeated_and_kept_once(
+    client: KnowledgeClient, proxy: Proxy
+) -> None:
+    client.workspaces()
+    text = f"kept once {uuid4().hex}"
+    proxy.cut_after(WORDS["remember"])
+    recorded = client.remember(text)
+    assert proxy.has_cut
+    # The first attempt was carried out: the second finds it there.
+    assert recorded.outcome == "duplicate"
+    assert [item.knowledge_id for item in client.search(text)] == [recorded.knowledge_id]
+
+
+def test_a_rating_whose_answer_is_lost_is_not_repeated(client: KnowledgeClient, proxy: Proxy) -> None:
+    item = client.remember(f"rated {uuid4().hex}").knowledge_id
+    proxy.cut_after(WORDS["rate"])
+    with pytest.raises(TransportError) as caught:
+        client.rate(item, effectiveness_rating=10)
+    assert caught.value.may_have_arrived
+    assert caught.value.__cause__ is not None
+    assert proxy.has_cut
+    deadline = time.monotonic() + 10
+    while client.get(item).rating_count == 0:
+        assert time.monotonic() < deadline, "the rating had arrived, and was to be carried out"
+    assert client.rate(item, effectiveness_rating=10).rating_count == 2
+
+
+def test_a_recall_whose_answer_is_lost_is_not_logged_twice(client: KnowledgeClient, proxy: Proxy) -> None:
+    word = f"word{uuid4().hex}"
+    item = client.remember(word).knowledge_id
+    proxy.cut_after(WORDS["recall"])
+    with pytest.raises(TransportError):
+        client.recall(word)
+    deadline = time.monotonic() + 10
+    while client.get(item).access_count == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert client.get(item).access_count == 1
+
+
+def test_connections_that_died_idle_are_not_used(client: KnowledgeClient, proxy: Proxy) -> None:
+    item = client.remember(f"steady {uuid4().hex}").knowledge_id
+    for _ in range(3):
+        proxy.cut()
+        time.sleep(0.2)
+        # A rating is never repeated once sent: that it works shows that no dead connection was picked.
+        client.rate(item, effectiveness_rating=5)
+    assert client.get(item).rating_count == 3
+
+
+def test_a_deployment_that_comes_back_is_waited_for(client: KnowledgeClient, proxy: Proxy) -> None:
+    client.workspaces()
+    proxy.refuse()
+    threading.Timer(1.0, proxy.refuse, [False]).start()
+    assert client.remember(f"patient {uuid4().hex}").outcome == "created"
+
+
+def test_a_deployment_that_stays_away_is_told(client: KnowledgeClient, proxy: Proxy) -> None:
+    client.workspaces()
+    proxy.refuse()
+    with pytest.raises(TransportError, match=r"127\.0\.0\.1"):
+        client.remember("never")
+
+
+def test_nothing_there_is_told_at_once(ana: Person, door: Door) -> None:
+    arguments = ana.arguments(door)
+    parts = urlsplit(arguments["url"])
+    arguments["url"] = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", ":9")).geturl()
+    client = connect(**arguments, embedder=None)
+    with pytest.raises(TransportError, match="can't be reached"):
+        client.workspaces()
+    client.close()
+
+
+async def test_a_cancelled_call_leaves_the_client_usable(ana: Person, door: Door) -> None:
+    async with connect_async(**ana.arguments(door), embedder=None) as client:
+        await client.workspaces()
+        for _ in range(5):
+            task = asyncio.create_task(client.remember_many([f"{uuid4().hex} {n}" for n in range(300)]))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        recorded = await client.remember(f"after all {uuid4().hex}")
+        assert (await client.get(recorded.knowledge_id)).rating_count == 0
+
+
+async def test_many_calls_at_once_share_the_connections(ana: Person, door: Door) -> None:
+    async with connect_async(**ana.arguments(door), embedder=None) as client:
+        recorded = await asyncio.gather(*(client.remember(f"{uuid4().hex} {n}") for n in range(40)))
+        assert len({one.knowledge_id for one in recorded}) == 40
+
+
+def test_a_database_that_is_killed_loses_no_acknowledged_write(
+    running_stack: RunningStack, deployment: Deployment, ana: Person, door: Door
+) -> None:
+    assert deployment.url == running_stack.url
+    acknowledged: list[str] = []
+    with connect(**ana.arguments(door), embedder=None) as client:
+        for number in range(30):
+            if number in {8, 20}:
+                os.kill(running_stack.pid("postgres"), signal.SIGKILL)
+            recorded = client.remember(f"survivor {number} {uuid4().hex}")
+            acknowledged.append(str(recorded.knowledge_id))
+        assert all(client.get(knowledge_id) for knowledge_id in acknowledged)
