@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import tempfile
 import time
@@ -95,10 +96,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kp-bench-") as directory:
         if os.geteuid() == 0:
             Path(directory).chmod(0o711)
-        with Stack(Path(directory) / "home") as stack:
+        with Stack(Path(directory) / "home", port=_free_port(), database_port=_free_port()) as stack:
             info = stack.status().info
             assert info is not None
-            user = str(_make_user(info.admin_database_url))
+            user = str(_first_user(info.admin_database_url))
             memory = connect(info.database_url, user_id=user, settings=Settings(home=stack.home.path, embedder="none"))
             setup = (json.dumps({"sub": user, "role": "authenticated"}), user)
             started = time.perf_counter()
@@ -161,7 +162,13 @@ def main() -> None:
     Console().print(table)
 
 
-def _make_user(admin_database_url: str) -> object:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _first_user(admin_database_url: str) -> object:
     with psycopg.connect(admin_database_url, autocommit=True) as admin:
         row = admin.execute("select id from auth.users order by created_at limit 1").fetchone()
         assert row is not None

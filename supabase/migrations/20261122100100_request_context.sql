@@ -31,29 +31,20 @@ comment on function private.is_trusted() is
 revoke execute on function private.is_trusted() from public;
 grant execute on function private.is_trusted() to authenticated, service_role;
 
-create function private.context_id(setting text, header text)
-returns uuid
+create function private.malformed_context(name text)
+returns void
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_value text := nullif(current_setting(context_id.setting, true), '');
 begin
-  if v_value is null then
-    v_value := nullif(nullif(current_setting('request.headers', true), '')::json ->> context_id.header, '');
-  end if;
-  if v_value is not null and not pg_input_is_valid(v_value, 'uuid') then
-    perform private.fail('PT400', format('%s is not a UUID', context_id.header),
-      format('send the id as a UUID in the header %s or the setting %s', context_id.header, context_id.setting));
-  end if;
-  return v_value::uuid;
+  perform private.fail('PT400', format('the %s id is not a UUID', name),
+    format('send it as a UUID in the header x-%1$s-id or the setting app.current_%1$s', name));
 end
 $$;
-comment on function private.context_id(text, text) is
-  'The UUID in a setting, else in a request header; null when neither is there; an error when it is no UUID.';
-revoke execute on function private.context_id(text, text) from public;
-grant execute on function private.context_id(text, text) to authenticated, service_role;
+comment on function private.malformed_context(text) is 'Fails because of a context id that is no UUID.';
+revoke execute on function private.malformed_context(text) from public;
+grant execute on function private.malformed_context(text) to authenticated, service_role;
 
 -- definer because it decides about membership and session ownership before the caller may see either table.
 create function private.request_context(out user_id uuid, out workspace_id uuid, out session_id uuid)
@@ -63,11 +54,30 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_workspace uuid := private.context_id('app.current_workspace', 'x-workspace-id');
-  v_session uuid := private.context_id('app.current_session', 'x-session-id');
+  v_workspace_text text := nullif(current_setting('app.current_workspace', true), '');
+  v_session_text text := nullif(current_setting('app.current_session', true), '');
+  v_headers text := nullif(current_setting('request.headers', true), '');
+  v_workspace uuid;
+  v_session uuid;
   v_trusted boolean := private.is_trusted();
 begin
   user_id := auth.uid();
+  if v_headers is not null then
+    v_workspace_text := coalesce(v_workspace_text, nullif(v_headers::json ->> 'x-workspace-id', ''));
+    v_session_text := coalesce(v_session_text, nullif(v_headers::json ->> 'x-session-id', ''));
+  end if;
+  if v_workspace_text is not null then
+    if not pg_input_is_valid(v_workspace_text, 'uuid') then
+      perform private.malformed_context('workspace');
+    end if;
+    v_workspace := v_workspace_text::uuid;
+  end if;
+  if v_session_text is not null then
+    if not pg_input_is_valid(v_session_text, 'uuid') then
+      perform private.malformed_context('session');
+    end if;
+    v_session := v_session_text::uuid;
+  end if;
   if v_session is not null then
     select s.id, s.workspace_id into session_id, workspace_id
       from public.ai_sessions s

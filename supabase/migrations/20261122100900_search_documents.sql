@@ -285,26 +285,49 @@ $$;
 comment on function private.trigger_candidates(uuid, text, boolean, integer) is
   'The items of a workspace, visible to the caller, one of whose triggers stands in the query as a word or phrase. Score: 1/2 for one trigger, 3/4 for two, and so on.';
 
--- definer because it counts what is there, not what the caller sees; it answers only yes or no.
-create function private.workspace_is_small(workspace_id uuid)
-returns boolean
-language sql
-stable
+-- Comparing every vector of a small workspace is exact, and cheaper than walking the index past everybody else's.
+-- Which workspaces are not small is written down when they grow, since counting at each search would cost more than
+-- it saves. A workspace that shrinks again is searched by the index still, which is right, if not as fast.
+create table private.large_workspaces (
+  workspace_id uuid not null,
+  constraint large_workspaces_pkey primary key (workspace_id),
+  constraint large_workspaces_workspace_id_fkey foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade
+);
+alter table private.large_workspaces enable row level security;
+comment on table private.large_workspaces is 'Workspaces of more than 500 items: their vectors are searched by index.';
+comment on column private.large_workspaces.workspace_id is 'The workspace.';
+revoke all on private.large_workspaces from public, anon, authenticated, service_role;
+grant select on private.large_workspaces to service_role;
+
+-- definer because nobody writes this table directly.
+create function private.note_large_workspaces()
+returns trigger
+language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*) <= 1000
-    from (select from private.search_documents d where d.workspace_id = workspace_is_small.workspace_id limit 1001) x
+begin
+  insert into private.large_workspaces (workspace_id)
+  select i.workspace_id
+    from (select distinct workspace_id from inserted) i
+   where not exists (select from private.large_workspaces l where l.workspace_id = i.workspace_id)
+     and exists (select from private.search_documents d where d.workspace_id = i.workspace_id offset 500)
+   order by i.workspace_id
+  on conflict on constraint large_workspaces_pkey do nothing;
+  return null;
+end
 $$;
-comment on function private.workspace_is_small(uuid) is
-  'Whether comparing every vector of the workspace is cheaper (and exact) than walking the index past everybody else''s.';
+comment on function private.note_large_workspaces() is 'Trigger: writes down a workspace that has grown past 500 items.';
+create trigger search_documents_note_large after insert on private.search_documents
+  referencing new table as inserted
+  for each statement execute function private.note_large_workspaces();
 
 revoke execute on function
   private.refresh_search_documents(uuid[]), private.refresh_inserted_documents(), private.refresh_updated_documents(),
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),
-  private.workspace_is_small(uuid)
+  private.note_large_workspaces()
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),
-  private.workspace_is_small(uuid)
+  private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer)
   to authenticated, service_role;

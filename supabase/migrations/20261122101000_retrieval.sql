@@ -35,7 +35,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- `+ 0` makes the distance an expression that no index is sorted by: every row is compared.
   select format($sql$
-    select k.id, 1 - ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1)
+    select k.id, k.title::text, k.content, k.knowledge_type::text,
+           1 - ((k.content_embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1)
       from public.knowledge_items k
      where k.embedding_model = %2$L and k.workspace_id = ($2).workspace_id
        and k.validation_status = any (($2).validation_statuses)
@@ -56,63 +57,58 @@ $$;
 comment on function private.nearest_query(public.embedding_models, boolean) is
   'The SQL that finds the items nearest to a vector: with the model''s name and size as literals, which its partial index takes.';
 
-create function private.nearest_by_index(
-  query_embedding extensions.vector, model public.embedding_models, filters private.item_filters, how_many integer
+create type private.vector_scope as (model public.embedding_models, exact boolean);
+comment on type private.vector_scope is 'The model whose vectors a search compares, and whether it compares all of them.';
+
+-- definer because large_workspaces and the models of foreign workspaces are not the caller's to read.
+create function private.vector_scope(workspace_id uuid, embedding_model text, query_embedding extensions.vector)
+returns private.vector_scope
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope private.vector_scope;
+begin
+  select m, l.workspace_id is null into v_scope.model, v_scope.exact
+    from public.embedding_models m
+    left join public.workspaces w on w.id = vector_scope.workspace_id
+    left join private.large_workspaces l on l.workspace_id = vector_scope.workspace_id
+   where case when vector_scope.embedding_model is not null then m.name = vector_scope.embedding_model
+              when w.embedding_model is not null then m.name = w.embedding_model
+              else m.is_default end;
+  if (v_scope.model).dimensions is distinct from extensions.vector_dims(query_embedding) then
+    perform private.require_model(
+      coalesce(vector_scope.embedding_model, private.model_of_workspace(vector_scope.workspace_id)), query_embedding);
+  end if;
+  return v_scope;
+end
+$$;
+comment on function private.vector_scope(uuid, text, extensions.vector) is
+  'The model to compare a vector with (the one named, else the workspace''s) and the way; an error when it is unknown or the vector''s length is not its.';
+
+create function private.nearest_items(
+  query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters, how_many integer
 )
-returns table (knowledge_id uuid, similarity double precision)
+returns table (id uuid, title text, content text, knowledge_type text, similarity double precision)
 language plpgsql
 stable
 rows 100
 set search_path = pg_catalog, pg_temp
+-- The index walk goes on until enough rows pass the policy and the filters.
 set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.ef_search = 100
--- The planner can't know how far an index walk has to go and likes to fetch the whole workspace and sort it.
+-- The planner can't know how far a walk has to go, and likes to fetch the whole workspace and sort it.
 set enable_sort = off
 as $$
 begin
-  return query execute private.nearest_query(model, false)
+  return query execute private.nearest_query(scope.model, scope.exact)
     using query_embedding::extensions.halfvec, filters, how_many;
 end
 $$;
-comment on function private.nearest_by_index(extensions.vector, public.embedding_models, private.item_filters, integer) is
-  'The items nearest to a vector by the model''s HNSW index, which goes on (iterative scan) until enough pass the policy and the filters.';
-
-create function private.nearest_by_comparison(
-  query_embedding extensions.vector, model public.embedding_models, filters private.item_filters, how_many integer
-)
-returns table (knowledge_id uuid, similarity double precision)
-language plpgsql
-stable
-rows 100
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query execute private.nearest_query(model, true)
-    using query_embedding::extensions.halfvec, filters, how_many;
-end
-$$;
-comment on function private.nearest_by_comparison(extensions.vector, public.embedding_models, private.item_filters, integer) is
-  'The items nearest to a vector by comparing all: exact, and for a small workspace faster than the index.';
-
-create function private.nearest_items(
-  query_embedding extensions.vector, model public.embedding_models, filters private.item_filters, how_many integer
-)
-returns table (knowledge_id uuid, similarity double precision)
-language plpgsql
-stable
-rows 100
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if private.workspace_is_small(filters.workspace_id) then
-    return query select * from private.nearest_by_comparison(query_embedding, model, filters, how_many);
-  else
-    return query select * from private.nearest_by_index(query_embedding, model, filters, how_many);
-  end if;
-end
-$$;
-comment on function private.nearest_items(extensions.vector, public.embedding_models, private.item_filters, integer) is
-  'The items nearest to a vector, by whichever way suits the size of the workspace.';
+comment on function private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer) is
+  'The items nearest to a vector: in a small workspace by comparing all, in a large one by the model''s HNSW index.';
 
 create function public.find_similar_knowledge(
   query_embedding extensions.vector, knowledge_type_filter text default null, limit_results integer default 10,
@@ -127,7 +123,7 @@ as $$
 #variable_conflict use_column
 declare
   v_filters private.item_filters;
-  v_model public.embedding_models;
+  v_scope private.vector_scope;
 begin
   if query_embedding is null then
     perform private.fail('PT400', 'query_embedding is missing', 'search_knowledge searches without a vector');
@@ -141,14 +137,12 @@ begin
   if knowledge_type_filter is not null then
     v_filters.knowledge_types := array[knowledge_type_filter];
   end if;
-  v_model := private.require_model(
-    coalesce(find_similar_knowledge.embedding_model, private.model_of_workspace(v_filters.workspace_id)), query_embedding);
+  v_scope := private.vector_scope(v_filters.workspace_id, find_similar_knowledge.embedding_model, query_embedding);
   return query
-    select k.id, k.title::text, k.content, n.similarity, k.knowledge_type::text
-      from private.nearest_items(query_embedding, v_model, v_filters, limit_results) n
-      join public.knowledge_items k on k.id = n.knowledge_id
-     where n.similarity >= coalesce(find_similar_knowledge.similarity_threshold, v_model.similarity_threshold)
-     order by n.similarity desc, k.id;
+    select n.id, n.title, n.content, n.similarity, n.knowledge_type
+      from private.nearest_items(query_embedding, v_scope, v_filters, limit_results) n
+     where n.similarity >= coalesce(find_similar_knowledge.similarity_threshold, (v_scope.model).similarity_threshold)
+     order by n.similarity desc, n.id;
 end
 $$;
 comment on function public.find_similar_knowledge(extensions.vector, text, integer, double precision, text) is
@@ -189,6 +183,7 @@ declare
     search_knowledge.created_before, search_knowledge.exclude_ids);
   v_workspace uuid := v_filters.workspace_id;
   v_retired boolean := v_filters.include_retired;
+  v_scope private.vector_scope;
   v_model public.embedding_models;
   v_nearest uuid[] := '{}';
 begin
@@ -203,12 +198,11 @@ begin
   end if;
 
   if search_knowledge.query_embedding is not null then
-    v_model := private.require_model(
-      coalesce(search_knowledge.embedding_model, private.model_of_workspace(v_workspace)),
-      search_knowledge.query_embedding);
+    v_scope := private.vector_scope(v_workspace, search_knowledge.embedding_model, search_knowledge.query_embedding);
+    v_model := v_scope.model;
     v_nearest := array(
-      select n.knowledge_id
-        from private.nearest_items(search_knowledge.query_embedding, v_model, v_filters, v_candidates) n);
+      select n.id
+        from private.nearest_items(search_knowledge.query_embedding, v_scope, v_filters, v_candidates) n);
   end if;
 
   return query
@@ -361,9 +355,8 @@ comment on function public.get_contextual_knowledge(text, text, integer, extensi
 
 revoke execute on function
   private.nearest_query(public.embedding_models, boolean),
-  private.nearest_by_index(extensions.vector, public.embedding_models, private.item_filters, integer),
-  private.nearest_by_comparison(extensions.vector, public.embedding_models, private.item_filters, integer),
-  private.nearest_items(extensions.vector, public.embedding_models, private.item_filters, integer),
+  private.vector_scope(uuid, text, extensions.vector),
+  private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text),
   public.recall_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text),
@@ -371,9 +364,8 @@ revoke execute on function
   from public, anon, authenticated, service_role;
 grant execute on function
   private.nearest_query(public.embedding_models, boolean),
-  private.nearest_by_index(extensions.vector, public.embedding_models, private.item_filters, integer),
-  private.nearest_by_comparison(extensions.vector, public.embedding_models, private.item_filters, integer),
-  private.nearest_items(extensions.vector, public.embedding_models, private.item_filters, integer),
+  private.vector_scope(uuid, text, extensions.vector),
+  private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text),
   public.get_contextual_knowledge(text, text, integer, extensions.vector, text)
