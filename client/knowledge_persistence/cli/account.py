@@ -33,7 +33,11 @@ def _http(settings: Settings, api_key: str | None = None) -> tuple[str, HttpTran
 
     target = resolve_target(settings, api_key=api_key)
     transport = make_transport(target)
-    if not isinstance(target, HttpTarget) or not isinstance(transport, HttpTransport) or transport.sign_in is None:
+    if (
+        not isinstance(target, HttpTarget)
+        or not isinstance(transport, HttpTransport)
+        or transport.sign_in is None
+    ):
         fail("signing in is for the Data API: the URL is http(s)://", _USAGE)
     return target.url, transport, transport.sign_in
 
@@ -111,7 +115,9 @@ def logout(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
     except AuthenticationError:
         revoked = True  # it had ended already
     except KnowledgePersistenceError as error:
-        err.print(f"It could not be ended there ({error}); it is forgotten here.", markup=False, soft_wrap=True)
+        err.print(
+            f"It could not be ended there ({error}); it is forgotten here.", markup=False, soft_wrap=True
+        )
     finally:
         transport.close()
     with store.locked():

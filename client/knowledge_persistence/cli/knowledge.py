@@ -100,7 +100,10 @@ def remember(
     if recorded.outcome == "duplicate":
         err.print("Known already.")
     elif recorded.validation_status == "pending":
-        err.print("Remembered. It is yours alone until it is validated: `kp validate` shows it to the workspace.")
+        err.print(
+            "Remembered. It is yours alone until it is validated: `kp validate` shows it to the workspace.",
+            soft_wrap=True,
+        )
     else:
         err.print("Remembered.")
 
@@ -184,7 +187,11 @@ def show(
     out.print(Text(clean(item.title), style="bold"), soft_wrap=True)
     out.print(clean(item.content), soft_wrap=True)
     out.print()
-    ratings = f"{item.rating_sum / item.rating_count:.1f} of 10 ({item.rating_count})" if item.rating_count else "none"
+    ratings = (
+        f"{item.rating_sum / item.rating_count:.1f} of 10 ({item.rating_count})"
+        if item.rating_count
+        else "none"
+    )
     for name, value in (
         ("id", item.id),
         ("status", item.validation_status),

@@ -22,7 +22,9 @@ _USAGE = 2
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    group = typer.Typer(no_args_is_help=True, help="Working sessions: what is recorded in one belongs together.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Working sessions: what is recorded in one belongs together."
+    )
     group.command("start")(start)
     group.command("end")(end)
     group.command("list")(list_sessions)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ..embedded import Stack, StackStatus
-from ..embedded.studio import Studio
-from ..errors import KnowledgePersistenceError
-from ..settings import Settings
+from knowledge_persistence.errors import KnowledgePersistenceError
+
 from .output import JsonOption, emit_json, err, fail, print_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from knowledge_persistence.embedded import Stack, StackStatus
 
 _NOT_RUNNING = 3
 
@@ -33,6 +33,14 @@ def register(app: typer.Typer) -> None:
     app.command("status")(status)
     app.command("logs")(logs)
     app.command("studio")(studio)
+
+
+def _stack(*, port: int | None = None, database_port: int | None = None) -> Stack:
+    """Return the stack of the data directory; imported here, so that `kp --help` doesn't wait for it."""
+    from knowledge_persistence.embedded import Stack  # noqa: PLC0415
+    from knowledge_persistence.settings import Settings  # noqa: PLC0415
+
+    return Stack(Settings.load().home, port=port, database_port=database_port)
 
 
 def up(
@@ -53,7 +61,7 @@ def up(
     The first start makes everything, keys and passwords included, in the data directory (KP_HOME). Without
     --detach it runs until ^C.
     """
-    stack = Stack(Settings.load().home, port=port, database_port=db_port)
+    stack = _stack(port=port, database_port=db_port)
     if stack.home.is_held() or detach:
         already = stack.status().is_running
         with _Talk() as say:
@@ -84,7 +92,7 @@ def up(
 
 def down(*, as_json: JsonOption = False) -> None:
     """Stop the embedded stack, and whatever a killed one left behind. The data stays."""
-    stack = Stack(Settings.load().home)
+    stack = _stack()
     stopped = stack.down()
     if as_json:
         emit_json({"home": str(stack.home.path), "stopped": stopped})
@@ -94,7 +102,7 @@ def down(*, as_json: JsonOption = False) -> None:
 
 def status(*, as_json: JsonOption = False) -> None:
     """Say what runs, on which ports, and which migrations are applied. Exits with 3 when the stack isn't running."""
-    found = Stack(Settings.load().home).status()
+    found = _stack().status()
     _print_status(found, as_json=as_json)
     if not found.is_running:
         raise typer.Exit(_NOT_RUNNING)
@@ -111,7 +119,7 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines of each log.", min=0)] = 50,
 ) -> None:
     """Show the logs of the stack's parts."""
-    directory = Stack(Settings.load().home).home.log_directory
+    directory = _stack().home.log_directory
     found = sorted(directory.glob("*.log")) if directory.is_dir() else []
     if component is not None:
         found = [path for path in found if path.stem == component]
@@ -142,7 +150,7 @@ def studio(
     Whoever has the address that this prints may read and change everything in the database, past row-level
     security. It is served on this machine only, and only while this command runs.
     """
-    stack = Stack(Settings.load().home)
+    stack = _stack()
     if not stack.status().is_running:
         fail("the stack isn't running; start it with `kp up`", _NOT_RUNNING)
     ended = threading.Event()
@@ -152,6 +160,8 @@ def studio(
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
+    from knowledge_persistence.embedded.studio import Studio  # noqa: PLC0415 - slow to import
+
     with Studio(stack, port=port) as opened:
         if as_json:
             emit_json({"url": opened.url, "port": opened.port})

@@ -65,7 +65,9 @@ def list_workspaces(*, url: UrlOption = None, as_json: JsonOption = False) -> No
     table = Table("id", "name", "your role", box=None, pad_edge=False)
     for one in found:
         table.add_row(
-            str(one.workspace_id), Text(clean(one.name)), f"{one.role}{' (personal)' if one.is_personal else ''}"
+            str(one.workspace_id),
+            Text(clean(one.name)),
+            f"{one.role}{' (personal)' if one.is_personal else ''}",
         )
     out.print(table)
 
@@ -163,7 +165,9 @@ def delete(
             if not err.is_terminal:
                 fail("this deletes everything in it for good: --yes says that it is meant", _USAGE)
             typer.confirm(
-                f"Delete {clean(workspace)} ({workspace_id}) with everything in it, for good?", abort=True, err=True
+                f"Delete {clean(workspace)} ({workspace_id}) with everything in it, for good?",
+                abort=True,
+                err=True,
             )
         client.delete_workspace(workspace_id)
     if as_json:
