@@ -7,6 +7,7 @@ template. ``database`` is that clone alone, ``blank_database`` one that waits fo
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PERSONAL = ("KP_", "OPENAI_", "SUPABASE_", "PG")
+
+
+def pytest_configure() -> None:
+    """End on a termination as on ^C: what the fixtures started is stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
