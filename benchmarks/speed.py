@@ -3,8 +3,8 @@
     python -m benchmarks.speed --items 10000 --json speed.json
 
 Every contestant does one transaction of the same shape (begin, role and claims, one query, commit, sent as one
-pipeline) as the same user under row-level security. They take turns, query by query, so that a machine whose
-speed drifts drifts for all. The figures to trust are the ratios.
+pipeline) as the same user under row-level security, with the same index settings and so the same recall. They take
+turns, query by query, so that a machine whose speed drifts drifts for all. The figures to trust are the ratios.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import socket
 import statistics
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import psycopg
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from knowledge_persistence import Settings, connect
+from knowledge_persistence import KnowledgeClient, Settings, connect
 from knowledge_persistence.embedded import Stack
 
 if TYPE_CHECKING:
@@ -34,29 +35,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MODEL = "all-MiniLM-L6-v2"
-DIMENSIONS = 384
-_SETUP = """
+    from knowledge_persistence.embedded import StackInfo
+
+MODEL: Final = "all-MiniLM-L6-v2"
+DIMENSIONS: Final = 384
+BATCH: Final = 500
+_SETUP: Final = """
 select set_config('role', 'authenticated', true), set_config('request.jwt.claims', %s, true),
-       set_config('request.jwt.claim.sub', %s, true), set_config('app.current_workspace', '', true),
-       set_config('app.current_session', '', true), set_config('statement_timeout', '30000', true)
+       set_config('request.jwt.claim.sub', %s, true), set_config('hnsw.ef_search', '100', true),
+       set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('statement_timeout', '30000', true)
 """
-_BARE = f"""
+_BARE: Final = """
 select id, title, content, knowledge_type,
-       1 - ((content_embedding::extensions.halfvec({DIMENSIONS})) operator(extensions.<=>) %s::extensions.halfvec) as similarity
+       1 - ((content_embedding::extensions.halfvec(384)) operator(extensions.<=>) %s::extensions.halfvec) as similarity
   from public.knowledge_items
- where embedding_model = '{MODEL}'
- order by (content_embedding::extensions.halfvec({DIMENSIONS})) operator(extensions.<=>) %s::extensions.halfvec
+ where embedding_model = 'all-MiniLM-L6-v2'
+ order by (content_embedding::extensions.halfvec(384)) operator(extensions.<=>) %s::extensions.halfvec
  limit 10
-"""  # noqa: S608 - constants
+"""
 
 
 def clustered_vectors(how_many: int, generator: np.random.Generator) -> NDArray[np.float32]:
     """Return unit vectors, shape (how_many, 384), around 200 centres: texts cluster, uniform noise doesn't."""
     centres = generator.normal(size=(200, DIMENSIONS))
-    vectors = centres[generator.integers(0, len(centres), how_many)] + generator.normal(
-        scale=0.7, size=(how_many, DIMENSIONS)
-    )
+    chosen = centres[generator.integers(0, len(centres), how_many)]
+    vectors = chosen + generator.normal(scale=0.7, size=(how_many, DIMENSIONS))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -65,13 +68,11 @@ def as_text(vector: NDArray[np.float32]) -> str:
     return "[" + ",".join(f"{value:.7g}" for value in vector.tolist()) + "]"
 
 
-def in_turns(
-    contestants: dict[str, Callable[[int], object]], queries: int
-) -> dict[str, list[float]]:
+def in_turns(contestants: dict[str, Callable[[int], object]], queries: int) -> dict[str, list[float]]:
     """Let each contestant answer each query in turn; return milliseconds per query."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     order = list(contestants.items())
-    for number in track(range(queries), description="queries"):
+    for number in range(queries):
         for name, ask in order:
             started = time.perf_counter()
             ask(number)
@@ -80,86 +81,121 @@ def in_turns(
     return times
 
 
-def main() -> None:
-    """Measure, print the table last, and write it as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=10_000, help="items in the workspace")
-    parser.add_argument("--queries", type=int, default=300, help="queries for each contestant")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    arguments = parser.parse_args()
-    console = Console(stderr=True)
-    generator = np.random.default_rng(20261122)
-    vectors = clustered_vectors(arguments.items + arguments.queries, generator)
-    queries = vectors[arguments.items :]
-    words = [f"word{i}" for i in range(5000)]
+def record(info: StackInfo, user: str, vectors: NDArray[np.float32], generator: np.random.Generator) -> float:
+    """Record an item for each vector through record_knowledge_batch; return items per second."""
+    words = [f"word{number}" for number in range(5000)]
+    started = time.perf_counter()
+    with psycopg.connect(info.database_url) as writer:
+        starts = range(0, len(vectors), BATCH)
+        for start in track(starts, description="recording", console=Console(stderr=True)):
+            items = [
+                {
+                    "title": f"item {start + number}",
+                    "content": " ".join(generator.choice(words, 40).tolist()),
+                    "content_embedding": as_text(vector),
+                    "embedding_model": MODEL,
+                }
+                for number, vector in enumerate(vectors[start : start + BATCH])
+            ]
+            writer.execute(_SETUP, _claims(user))
+            writer.execute("select count(*) from public.record_knowledge_batch(%s)", (Jsonb(items),))
+            writer.commit()
+    return len(vectors) / (time.perf_counter() - started)
 
+
+def compare(
+    info: StackInfo, user: str, memory: KnowledgeClient, queries: NDArray[np.float32]
+) -> dict[str, list[float]]:
+    """Time the bare query and find_similar; return milliseconds per query of each."""
+    with psycopg.connect(info.database_url, autocommit=True) as raw:
+        raw.prepare_threshold = 0
+
+        def bare(number: int) -> object:
+            text = as_text(queries[number])
+            with raw.pipeline():
+                raw.execute("begin read only")
+                raw.execute(_SETUP, _claims(user))
+                cursor = raw.execute(_BARE, (text, text))
+                raw.execute("commit")
+            return cursor.fetchall()
+
+        def ours(number: int) -> object:
+            return memory.find_similar(
+                queries[number].tolist(), similarity_threshold=-1, embedding_model=MODEL
+            )
+
+        contestants = {"bare pgvector SQL": bare, "find_similar (direct)": ours}
+        in_turns(contestants, min(50, len(queries)))  # warms caches and connections
+        return in_turns(contestants, len(queries))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The figures of one run.
+
+    Attributes:
+        items: items in the workspace.
+        queries: queries for each contestant.
+        recorded_per_second: items recorded a second, vectors given.
+        contestants: milliseconds (p50_ms, p95_ms) of each, and their ratios to the bare SQL's.
+    """
+
+    items: int
+    queries: int
+    recorded_per_second: float
+    contestants: dict[str, dict[str, float]]
+
+
+def run(items: int, queries: int) -> Report:
+    """Start a stack, fill it, measure, and return the figures."""
+    generator = np.random.default_rng(20261122)
+    vectors = clustered_vectors(items + queries, generator)
     with tempfile.TemporaryDirectory(prefix="kp-bench-") as directory:
         if os.geteuid() == 0:
-            Path(directory).chmod(0o711)
+            Path(directory).chmod(0o711)  # the database server's account has to get through
         with Stack(Path(directory) / "home", port=_free_port(), database_port=_free_port()) as stack:
             info = stack.status().info
-            assert info is not None
-            user = str(_first_user(info.admin_database_url))
-            memory = connect(info.database_url, user_id=user, settings=Settings(home=stack.home.path, embedder="none"))
-            setup = (json.dumps({"sub": user, "role": "authenticated"}), user)
-            started = time.perf_counter()
-            with psycopg.connect(info.database_url) as writer:
-                for first in track(range(0, arguments.items, 500), description="recording", console=console):
-                    items = [
-                        {
-                            "title": f"item {number}",
-                            "content": " ".join(generator.choice(words, 40).tolist()),
-                            "content_embedding": as_text(vectors[number]),
-                            "embedding_model": MODEL,
-                        }
-                        for number in range(first, min(first + 500, arguments.items))
-                    ]
-                    writer.execute(_SETUP, setup)
-                    writer.execute("select count(*) from public.record_knowledge_batch(%s)", (Jsonb(items),))
-                    writer.commit()
-            recording_rate = arguments.items / (time.perf_counter() - started)
+            if info is None:
+                raise RuntimeError("the stack is up and has no description")
+            user = _first_user(info)
+            rate = record(info, user, vectors[:items], generator)
             with psycopg.connect(info.admin_database_url, autocommit=True) as admin:
                 admin.execute("vacuum analyze")
-            with psycopg.connect(info.database_url, autocommit=True) as raw:
-                raw.prepare_threshold = 0
-
-                def bare(number: int) -> object:
-                    text = as_text(queries[number])
-                    with raw.pipeline():
-                        raw.execute("begin read only")
-                        raw.execute(_SETUP, setup)
-                        cursor = raw.execute(_BARE, (text, text))
-                        raw.execute("commit")
-                    return cursor.fetchall()
-
-                def ours(number: int) -> object:
-                    return memory.find_similar(queries[number].tolist(), similarity_threshold=-1, embedding_model=MODEL)
-
-                contestants = {"bare pgvector SQL": bare, "find_similar (direct)": ours}
-                in_turns(contestants, min(50, arguments.queries))  # warm caches and connections
-                times = in_turns(contestants, arguments.queries)
-            memory.close()
-
+            settings = Settings(home=stack.home.path, embedder="none")
+            with connect(info.database_url, user_id=user, settings=settings) as memory:
+                times = compare(info, user, memory, vectors[items:])
     figures = {
         name: {"p50_ms": statistics.median(values), "p95_ms": float(np.percentile(values, 95))}
         for name, values in times.items()
     }
     base = figures["bare pgvector SQL"]
-    report = {
-        "items": arguments.items,
-        "queries": arguments.queries,
-        "recording_items_per_second": recording_rate,
-        "contestants": {
-            name: {**f, "p50_ratio": f["p50_ms"] / base["p50_ms"], "p95_ratio": f["p95_ms"] / base["p95_ms"]}
-            for name, f in figures.items()
-        },
-    }
+    for figure in figures.values():
+        figure["p50_ratio"] = figure["p50_ms"] / base["p50_ms"]
+        figure["p95_ratio"] = figure["p95_ms"] / base["p95_ms"]
+    return Report(items=items, queries=queries, recorded_per_second=rate, contestants=figures)
+
+
+def main() -> None:
+    """Measure, write the figures as JSON where asked, and print the table last."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=int, default=10_000, help="items in the workspace")
+    parser.add_argument("--queries", type=int, default=300, help="queries for each contestant")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    arguments = parser.parse_args()
+    report = run(arguments.items, arguments.queries)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    table = Table("", "p50 ms", "p95 ms", "p50 ratio", "p95 ratio", title=f"{arguments.items} items, {recording_rate:.0f} recorded a second")
-    for name, f in report["contestants"].items():
-        table.add_row(name, *(f"{f[key]:.2f}" for key in ("p50_ms", "p95_ms", "p50_ratio", "p95_ratio")))
+        arguments.json.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    table = Table("", "p50 ms", "p95 ms", "p50 ratio", "p95 ratio")
+    table.title = f"{report.items} items, recorded at {report.recorded_per_second:.0f} a second"
+    for name, figure in report.contestants.items():
+        table.add_row(name, *(f"{value:.2f}" for value in figure.values()))
     Console().print(table)
+
+
+def _claims(user: str) -> tuple[str, str]:
+    return json.dumps({"sub": user, "role": "authenticated"}), user
 
 
 def _free_port() -> int:
@@ -168,11 +204,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _first_user(admin_database_url: str) -> object:
-    with psycopg.connect(admin_database_url, autocommit=True) as admin:
-        row = admin.execute("select id from auth.users order by created_at limit 1").fetchone()
-        assert row is not None
-        return row[0]
+def _first_user(info: StackInfo) -> str:
+    with psycopg.connect(info.admin_database_url) as admin:
+        row = admin.execute("select id::text from auth.users order by created_at limit 1").fetchone()
+    if row is None:
+        raise RuntimeError("the stack has no user")
+    return str(row[0])
 
 
 if __name__ == "__main__":

@@ -82,7 +82,9 @@ def test_what_keeps_failing_is_set_aside_with_its_error(world: World) -> None:
             "store_embeddings", embeddings=[{"knowledge_id": str(item), "error": "the provider said no"}]
         )
         assert failed["outcome"] == "failed"
-        world.superuser("update private.embedding_jobs set available_at = now() where available_at < 'infinity'")
+        world.superuser(
+            "update private.embedding_jobs set available_at = now() where available_at < 'infinity'"
+        )
     assert service.rpc("claim_embedding_jobs") == []
     [kept] = service.sql("select last_error, available_at = 'infinity' as aside from private.embedding_jobs")
     assert kept == {"last_error": "the provider said no", "aside": True}
@@ -122,6 +124,10 @@ def test_vectors_of_384_to_3072_dimensions(world: World) -> None:
     for dimensions in (384, 768, 1536, 3072):
         service.rpc("register_embedding_model", name=f"test-{dimensions}", dimensions=dimensions)
         axis = [1.0] + [0.0] * (dimensions - 1)
-        item = ana.record(f"{dimensions} dimensions", content_embedding=vector(axis), embedding_model=f"test-{dimensions}")
-        [found] = ana.rpc("find_similar_knowledge", query_embedding=axis, embedding_model=f"test-{dimensions}")
+        item = ana.record(
+            f"{dimensions} dimensions", content_embedding=vector(axis), embedding_model=f"test-{dimensions}"
+        )
+        [found] = ana.rpc(
+            "find_similar_knowledge", query_embedding=axis, embedding_model=f"test-{dimensions}"
+        )
         assert found["id"] == item

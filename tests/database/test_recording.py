@@ -65,7 +65,9 @@ def test_a_batch_answers_in_order_and_names_its_own_twins(world: World) -> None:
         "select title from public.knowledge_items where created_in_session = %s order by session_position",
         ana.session,
     )
-    assert [row["title"] for row in order] == ["known", "zebra", "apple"], "the order told, not that of the hashes"
+    assert [row["title"] for row in order] == ["known", "zebra", "apple"], (
+        "the order told, not that of the hashes"
+    )
 
 
 def test_deprecated_text_can_be_recorded_anew(world: World) -> None:
@@ -113,15 +115,18 @@ def test_a_session_counts_and_orders_what_it_records(world: World) -> None:
     ana.record("one")
     ana.rpc("record_knowledge_batch", items=[{"title": t, "content": t} for t in ("two", "three")])
     ana.sql("insert into public.knowledge_items (title, content) values ('four', 'four')")
-    rows = ana.sql("select title, project_context, created_by from public.knowledge_items order by session_position")
+    rows = ana.sql(
+        "select title, project_context, created_by from public.knowledge_items order by session_position"
+    )
     assert [row["title"] for row in rows] == ["one", "two", "three", "four"]
     assert {row["project_context"] for row in rows} == {"kp"}
     assert {row["created_by"] for row in rows} == {str(ana.session)}
     [done] = ana.rpc("end_session", summary="all recorded")
     assert done["knowledge_items_created"] == 4
-    assert ana.value(
-        "select count(*) from public.session_knowledge_links where interaction_type = 'created'"
-    ) == 4
+    assert (
+        ana.value("select count(*) from public.session_knowledge_links where interaction_type = 'created'")
+        == 4
+    )
 
 
 def test_a_changed_text_loses_its_vector_and_is_queued(world: World) -> None:
@@ -131,7 +136,9 @@ def test_a_changed_text_loses_its_vector_and_is_queued(world: World) -> None:
     ana.sql("update public.knowledge_items set importance_score = 80 where id = %s", item)
     assert ana.value("select content_embedding is not null from public.knowledge_items where id = %s", item)
     ana.sql("update public.knowledge_items set content = 'Two' where id = %s", item)
-    row = ana.sql("select content_embedding, embedding_model from public.knowledge_items where id = %s", item)[0]
+    row = ana.sql(
+        "select content_embedding, embedding_model from public.knowledge_items where id = %s", item
+    )[0]
     assert row == {"content_embedding": None, "embedding_model": None}
     assert len(world.superuser("select 1 from private.embedding_jobs where knowledge_id = %s", item)) == 1
 
@@ -187,7 +194,11 @@ def test_sessions_lie_in_their_month_and_ids_are_not_the_callers(world: World) -
 def test_a_lookup_by_id_touches_one_partition(world: World) -> None:
     ana = world.sign_up("ana").start_session("s")
     plan = world.superuser(f"explain (costs off) select * from public.ai_sessions where id = '{ana.session}'")
-    scanned = [row["QUERY PLAN"] for row in plan if "ai_sessions_" in row["QUERY PLAN"] and " on " in row["QUERY PLAN"]]
+    scanned = [
+        row["QUERY PLAN"]
+        for row in plan
+        if "ai_sessions_" in row["QUERY PLAN"] and " on " in row["QUERY PLAN"]
+    ]
     assert len(scanned) == 1, plan
 
 

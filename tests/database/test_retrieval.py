@@ -44,7 +44,9 @@ def test_nothing_to_search_for_is_an_error(ana: Persona) -> None:
 
 
 def test_a_question_finds_by_any_of_its_words(ana: Persona) -> None:
-    rows = ana.rpc("search_knowledge", query_text="Why on earth is my GIN index being ignored by the planner?")
+    rows = ana.rpc(
+        "search_knowledge", query_text="Why on earth is my GIN index being ignored by the planner?"
+    )
     assert titles(rows)[0] == "Row security and GIN"
     assert "GIN" in rows[0]["relevance_reason"]
     assert rows[0]["keyword_score"] == 1
@@ -96,10 +98,22 @@ def test_trust_settles_near_ties(world: World) -> None:
     ana = world.sign_up("ana")
     for name in ("first", "second", "third"):
         ana.record(f"{name} timeout", "Raise the timeout of the gateway.")
-    ids = {row["title"]: row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="gateway timeout")}
+    ids = {
+        row["title"]: row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="gateway timeout")
+    }
     for _ in range(3):
-        ana.rpc("rate_knowledge", knowledge_id=ids["second timeout"], effectiveness_rating=10, application_success=True)
-        ana.rpc("rate_knowledge", knowledge_id=ids["third timeout"], effectiveness_rating=1, application_success=False)
+        ana.rpc(
+            "rate_knowledge",
+            knowledge_id=ids["second timeout"],
+            effectiveness_rating=10,
+            application_success=True,
+        )
+        ana.rpc(
+            "rate_knowledge",
+            knowledge_id=ids["third timeout"],
+            effectiveness_rating=1,
+            application_success=False,
+        )
     rows = ana.rpc("search_knowledge", query_text="gateway timeout")
     assert titles(rows) == ["second timeout", "first timeout", "third timeout"]
     assert "worked 3 of 3 times" in rows[0]["relevance_reason"]
@@ -109,7 +123,9 @@ def test_filters(world: World) -> None:
     ana = world.sign_up("ana")
     ana.record("a", "shared words", knowledge_type="procedural", category="ops", importance_score=90)
     ana.record("b", "shared words", project_context="kp", retrieval_triggers=["tagged"])
-    found = {row["title"]: row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="shared words")}
+    found = {
+        row["title"]: row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="shared words")
+    }
     assert set(found) == {"a", "b"}
     for filters, expected in (
         ({"knowledge_types": ["procedural"]}, ["a"]),
@@ -166,7 +182,9 @@ def test_the_project_comes_first_in_context(world: World) -> None:
     assert titles(rows)[0] == "other project"
 
 
-@pytest.mark.parametrize("text", ["'", "\\", "a & b | !c", "<->", "((", ":*", "'; drop table x; --", "\U0001f600", "ü" * 3000])
+@pytest.mark.parametrize(
+    "text", ["'", "\\", "a & b | !c", "<->", "((", ":*", "'; drop table x; --", "\U0001f600", "ü" * 3000]
+)
 def test_any_text_can_be_asked(ana: Persona, text: str) -> None:
     ana.rpc("search_knowledge", query_text=text)
     ana.record(f"Title {text[:400]}", text, retrieval_triggers=[text])

@@ -60,7 +60,7 @@ def team(world: World) -> Team:
 def test_anon_reads_nothing(team: Team, table: str) -> None:
     team.author.record("A fact")
     with refused("42501"):
-        team.world.anon().sql(f"select * from public.{table}")  # noqa: S608
+        team.world.anon().sql(f"select * from public.{table}")
 
 
 def test_anon_calls_nothing(team: Team) -> None:
@@ -153,7 +153,10 @@ def test_direct_inserts_cannot_forge(team: Team) -> None:
         query = mine.format(column=column)
         if sqlstate is None:
             team.author.sql(query, value)  # a model without a vector says nothing: it is not kept
-            assert team.author.sql("select 1 from public.knowledge_items where embedding_model is not null") == []
+            assert (
+                team.author.sql("select 1 from public.knowledge_items where embedding_model is not null")
+                == []
+            )
             continue
         with refused(sqlstate):
             team.author.sql(query, value)
@@ -172,7 +175,7 @@ def test_direct_updates_cannot_break_a_rule(team: Team) -> None:
         ("created_in_session", NOBODY, "42501"),
     ):
         with refused(sqlstate):
-            team.author.sql(f"update public.knowledge_items set {column} = %s where id = %s", value, item)  # noqa: S608
+            team.author.sql(f"update public.knowledge_items set {column} = %s where id = %s", value, item)
     changed = team.author.sql(
         "update public.knowledge_items set content = 'mine now' where id = %s returning id", hers
     )
@@ -203,16 +206,21 @@ def test_membership_is_managed_by_owners_only(team: Team) -> None:
     with refused("PT409", "needs an owner"):
         team.owner.rpc("remove_workspace_member", workspace_id=team.id, user_id=team.owner.id)
     with refused("PT409", "needs an owner"):
-        team.owner.rpc("set_workspace_member_role", workspace_id=team.id, user_id=team.owner.id, role="reader")
+        team.owner.rpc(
+            "set_workspace_member_role", workspace_id=team.id, user_id=team.owner.id, role="reader"
+        )
     for table in ("workspaces", "workspace_members"):
         with refused("42501"):
-            team.owner.sql(f"delete from public.{table} where true")  # noqa: S608
+            team.owner.sql(f"delete from public.{table} where true")
 
 
 def test_strangers_see_no_workspace_member_or_session(team: Team) -> None:
     team.author.start_session("work").record("Something")
     assert team.stranger.value("select count(*) from public.workspaces where id = %s", team.id) == 0
-    assert team.stranger.value("select count(*) from public.workspace_members where workspace_id = %s", team.id) == 0
+    assert (
+        team.stranger.value("select count(*) from public.workspace_members where workspace_id = %s", team.id)
+        == 0
+    )
     assert team.stranger.value("select count(*) from public.ai_sessions") == 0
     assert team.stranger.value("select count(*) from public.session_knowledge_links") == 0
     assert team.colleague.value("select count(*) from public.ai_sessions") == 0
@@ -283,7 +291,9 @@ def test_a_deprecated_item_stays_readable_and_is_not_retrieved(team: Team) -> No
     for known in (item,):
         team.maintainer.rpc("validate_knowledge", knowledge_id=known)
     for known in (item, rejected):
-        team.maintainer.rpc("validate_knowledge", knowledge_id=known, validation_status="deprecated", note="gone")
+        team.maintainer.rpc(
+            "validate_knowledge", knowledge_id=known, validation_status="deprecated", note="gone"
+        )
     assert team.colleague.sees(item)
     assert not team.colleague.sees(rejected), "what was never validated is not shown by deprecating it"
     assert team.colleague.rpc("search_knowledge", query_text="old gateway") == []
@@ -309,20 +319,25 @@ def test_hidden_words_of_a_neighbour_do_not_find_an_item(team: Team) -> None:
     author = team.author.start_session("mixed")
     shared = author.record("Public step", "We restarted the gateway.")
     author.record("Private step", "The passphrase was zanzibar.")
-    assert [r["knowledge_id"] for r in author.rpc("search_knowledge", query_text="zanzibar")].count(shared) == 1
+    assert [r["knowledge_id"] for r in author.rpc("search_knowledge", query_text="zanzibar")].count(
+        shared
+    ) == 1
     team.maintainer.rpc("validate_knowledge", knowledge_id=shared)
     assert team.colleague.rpc("search_knowledge", query_text="gateway")
     assert team.colleague.rpc("search_knowledge", query_text="zanzibar") == []
-    assert team.colleague.value(
-        "select count(*) from private.keyword_candidates(%s, 'zanzibar', true, 100)", team.id
-    ) == 0
+    assert (
+        team.colleague.value(
+            "select count(*) from private.keyword_candidates(%s, 'zanzibar', true, 100)", team.id
+        )
+        == 0
+    )
 
 
 def test_definer_helpers_refuse_another_workspace(team: Team) -> None:
     item = team.author.record("Shared", "Everybody should know this.", retrieval_triggers=["know"])
     team.maintainer.rpc("validate_knowledge", knowledge_id=item)
     for helper in ("keyword_candidates", "trigger_candidates"):
-        query = f"select count(*) from private.{helper}(%s, 'everybody should know', true, 100)"  # noqa: S608
+        query = f"select count(*) from private.{helper}(%s, 'everybody should know', true, 100)"
         assert team.colleague.value(query, team.id) == 1
         assert team.stranger.value(query, team.id) == 0
 
