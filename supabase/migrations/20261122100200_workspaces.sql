@@ -16,13 +16,15 @@ create table public.workspaces (
   name varchar(200) not null,
   description text,
   personal_owner_id uuid,
-  text_search_config regconfig not null default 'pg_catalog.english',
+  -- Text, not regconfig: pg_upgrade refuses tables with columns of that type. The check refuses unknown names.
+  text_search_config text not null default 'pg_catalog.english',
   created_at timestamptz not null default now(),
   constraint workspaces_pkey primary key (id),
   constraint workspaces_personal_owner_id_key unique (personal_owner_id),
   constraint workspaces_personal_owner_id_fkey foreign key (personal_owner_id)
     references auth.users (id) on delete cascade,
-  constraint workspaces_name_check check (btrim(name) <> '')
+  constraint workspaces_name_check check (btrim(name) <> ''),
+  constraint workspaces_text_search_config_check check (text_search_config::regconfig is not null)
 );
 alter table public.workspaces enable row level security;
 comment on table public.workspaces is 'The unit of sharing: knowledge belongs to one workspace, people are its members.';

@@ -24,7 +24,7 @@ create table private.search_documents (
   session_id uuid,
   is_shared boolean not null,
   is_live boolean not null,
-  config regconfig not null,
+  config text not null,
   triggers text[] not null,
   document tsvector not null,
   document_length integer not null,
@@ -92,12 +92,12 @@ begin
         ) n
     ) neighbours
     cross join lateral (
-      select setweight(to_tsvector(w.text_search_config, left(k.title, 10000)), 'A')
-          || setweight(to_tsvector(w.text_search_config, left(coalesce(array_to_string(k.retrieval_triggers, ' '), ''), 10000)), 'A')
-          || setweight(to_tsvector(w.text_search_config, k.content), 'B')
-          || setweight(to_tsvector(w.text_search_config, concat_ws(' ', k.category, k.subcategory, k.project_context,
+      select setweight(to_tsvector(w.text_search_config::regconfig, left(k.title, 10000)), 'A')
+          || setweight(to_tsvector(w.text_search_config::regconfig, left(coalesce(array_to_string(k.retrieval_triggers, ' '), ''), 10000)), 'A')
+          || setweight(to_tsvector(w.text_search_config::regconfig, k.content), 'B')
+          || setweight(to_tsvector(w.text_search_config::regconfig, concat_ws(' ', k.category, k.subcategory, k.project_context,
                to_char(coalesce(k.valid_from, k.created_at) at time zone 'UTC', 'FMDay FMDD FMMonth YYYY'))), 'C')
-          || setweight(to_tsvector(w.text_search_config, left(coalesce(neighbours.words, ''), 50000)), 'D') as document
+          || setweight(to_tsvector(w.text_search_config::regconfig, left(coalesce(neighbours.words, ''), 50000)), 'D') as document
     ) t
    where k.id = any (knowledge_ids)
    order by k.id
