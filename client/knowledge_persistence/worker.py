@@ -111,6 +111,7 @@ class Worker:
             KnowledgePersistenceError: the database can't be reached, or refuses.
         """
         async with self._client() as client:
+            await self._check_model(client)
             while not self._stopping.is_set() and await self._work(client):
                 pass
         return self.report
@@ -125,6 +126,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 async with self._client() as client, self._listening() as woken:
+                    await self._check_model(client)
                     log.info("ready, embedding with %s", self.embedder.name)
                     failures = 0
                     while not self._stopping.is_set():
@@ -144,6 +146,26 @@ class Worker:
             AsyncDirectTransport(self.database_url, role="service_role", claims={}, timeout=60, pool_size=1),
             embedder=self.embedder,
         )
+
+    async def _check_model(self, client: AsyncKnowledgeClient) -> None:
+        """Make sure that there can be work: a worker with a model that nobody uses would wait for ever.
+
+        Raises:
+            ConfigurationError: the embedder's model is not registered.
+        """
+        models = {model.name: model for model in await client.embedding_models()}
+        model = models.get(self.embedder.name)
+        if model is None:
+            raise ConfigurationError(
+                f"the embedding model {self.embedder.name!r} is not registered, so nothing waits for it; "
+                f"registered: {', '.join(sorted(models))}; `kp model register` registers one"
+            )
+        if not model.is_default:
+            log.warning(
+                "%s is not the default model: only workspaces that chose it are served. `kp model register` "
+                "with --default makes it so",
+                model.name,
+            )
 
     async def _work(self, client: AsyncKnowledgeClient) -> bool:
         """Do one batch, and say whether there may be more."""
@@ -169,7 +191,7 @@ class Worker:
     ) -> list[dict[str, JSON]]:
         model = (await client.core.models()).get(self.embedder.name)
         if model is None:
-            raise ConfigurationError(f"the embedding model {self.embedder.name!r} is no longer registered")
+            raise ConfigurationError(f"the embedding model {self.embedder.name!r} is not registered any more")
         texts = [job.embedding_text for job in jobs]
         try:
             vectors: Vectors | None = await asyncio.to_thread(

@@ -246,6 +246,16 @@ def test_the_embedded_stack_is_found_by_itself(running_stack: RunningStack) -> N
     assert kp("worker", "--once", "--json", **home).json["failed"] == 0
 
 
+def test_models(me: dict[str, str], deployment: Deployment) -> None:
+    name = f"tiny-{uuid4().hex[:8]}"
+    assert kp("model", "register", name, "3", **me).code != 0, "users register no models"
+    service = me | {"KP_API_KEY": deployment.secret_key}
+    made = kp("model", "register", name, "3", "--query-prefix", "q: ", "--json", **service).json
+    assert (made["dimensions"], made["query_prefix"], made["is_default"]) == (3, "q: ", False)
+    assert kp("model", "register", name, "4", **service).code == 1
+    assert name in kp("model", "list", **me).out
+
+
 def test_help_is_quick_and_whole() -> None:
     slowest = min(_seconds("recall", "--help") for _ in range(3))
     assert slowest < 1.5, "the command line has begun to import something slow"

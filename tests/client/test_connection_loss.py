@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-from proxy import Proxy
 
 from knowledge_persistence import TransportError, connect, connect_async
+from proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -21,8 +23,10 @@ from knowledge_persistence import (
     NotFoundError,
     PermissionDeniedError,
     connect,
+    connect_async,
 )
 from knowledge_persistence._values import JsonArgument, RequestContext, to_vector
+from knowledge_persistence.credentials import CredentialStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -245,6 +249,47 @@ def test_without_an_embedder_it_says_so_and_searches_by_words(enter: Enter, sign
 
 
 # What is promised
+
+
+def test_a_refused_token_is_renewed_once(sign_up: SignUp) -> None:
+    ana = sign_up("ana")
+    arguments = ana.arguments("http") | {"embedder": None, "access_token": None}
+    store = CredentialStore(ana.home)
+    # It looks good for years, and the deployment won't have it.
+    stale = replace(ana.credential, access_token=ana.credential.access_token[:-4] + "AAAA", expires_at=2**31)
+    store.save(ana.deployment.url, stale)
+    with connect(**arguments) as client:
+        assert client.whoami().user_id == ana.id
+        client.workspaces()
+    renewed = store.load(ana.deployment.url)
+    assert renewed is not None
+    assert renewed.refresh_token != stale.refresh_token
+
+    store.save(ana.deployment.url, replace(stale, refresh_token="used-up"))
+    with connect(**arguments) as client, pytest.raises(AuthenticationError):
+        client.workspaces()
+
+
+def test_a_password_signs_in(sign_up: SignUp) -> None:
+    ana = sign_up("ana")
+    arguments = ana.arguments("http") | {
+        "embedder": None,
+        "access_token": None,
+        "email": ana.credential.email,
+    }
+    with connect(**arguments, password=ana.password) as client:
+        assert client.whoami().user_id == ana.id
+    with pytest.raises(AuthenticationError), connect(**arguments, password="wrong"):
+        pass
+
+
+async def test_one_renewal_serves_many_calls_at_once(sign_up: SignUp) -> None:
+    ana = sign_up("ana")
+    store = CredentialStore(ana.home)
+    store.save(ana.deployment.url, replace(ana.credential, expires_at=1))
+    arguments = ana.arguments("http") | {"embedder": None, "access_token": None}
+    async with connect_async(**arguments) as one, connect_async(**arguments) as two:
+        await asyncio.gather(*(client.workspaces() for client in (one, two) for _ in range(5)))
 
 
 def test_a_memory_survives_its_session(enter: Enter, sign_up: SignUp) -> None:

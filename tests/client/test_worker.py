@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from proxy import Proxy
 
 from knowledge_persistence.embedders import BaseEmbedder
 from knowledge_persistence.errors import (
@@ -24,6 +23,7 @@ from knowledge_persistence.errors import (
 )
 from knowledge_persistence.settings import Settings
 from knowledge_persistence.worker import Worker
+from proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -166,6 +166,17 @@ async def test_a_wrong_password_ends_it_with_a_reason(database: Database) -> Non
     dsn = database.dsn("authenticator").replace("authenticator:", "authenticator:wrong")
     with pytest.raises(KnowledgePersistenceError, match="refused the login"):
         await Worker(database_url=dsn, embedder=Hashing()).run()
+
+
+async def test_a_model_that_nobody_uses_is_told(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    unknown = Hashing()
+    unknown._name = "unheard-of"
+    with pytest.raises(ConfigurationError, match="not registered"):
+        await worker_for(database, unknown).run()
+    other = Hashing(dimensions=1536)
+    other._name = "text-embedding-3-small"
+    await worker_for(database, other).run_once()
+    assert "not the default" in caplog.text
 
 
 def test_it_needs_a_database_and_an_embedder(tmp_path: Path) -> None:

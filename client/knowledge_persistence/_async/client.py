@@ -65,7 +65,12 @@ class AsyncKnowledgeClient(AsyncKnowledgeMethods):
         self._project = project
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            # Nobody will leave what was never entered.
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

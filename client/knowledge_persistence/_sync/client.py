@@ -66,7 +66,12 @@ class KnowledgeClient(KnowledgeMethods):
         self._project = project
 
     def __enter__(self) -> Self:
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            # Nobody will leave what was never entered.
+            self.close()
+            raise
         return self
 
     def __exit__(

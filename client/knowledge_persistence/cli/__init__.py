@@ -29,7 +29,7 @@ _MODULES: Final = {
     "session": ("session",),
     "workspace": ("workspace",),
     "account": ("login", "logout", "whoami"),
-    "worker": ("worker",),
+    "worker": ("worker", "model"),
 }
 
 

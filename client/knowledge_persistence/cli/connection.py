@@ -39,6 +39,7 @@ def open_client(
     workspace: str | None = None,
     session: str | Literal[False] | None = None,
     embeds: bool = False,
+    service_role: bool = False,
 ) -> KnowledgeClient:
     """Make the client of a command.
 
@@ -47,6 +48,7 @@ def open_client(
         workspace: workspace by id or name.
         session: session by id or identifier; False: none, whatever the settings say.
         embeds: whether the command turns text into vectors.
+        service_role: act as the service.
     """
     from knowledge_persistence._sync.client import connect  # noqa: PLC0415 - slow, and --help needs none of it
 
@@ -54,5 +56,9 @@ def open_client(
     if session is False:
         settings, session = replace(settings, session=None), None
     return connect(
-        workspace=workspace, session=session, settings=settings, embedder="default" if embeds else None
+        workspace=workspace,
+        session=session,
+        settings=settings,
+        embedder="default" if embeds else None,
+        service_role=service_role,
     )

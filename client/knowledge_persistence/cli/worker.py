@@ -1,18 +1,24 @@
-"""`kp worker`: embed what was recorded."""
+"""`kp worker`, `kp model list|register`: embed what was recorded, and with which model."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from .connection import load_settings
-from .output import JsonOption, emit_json, err
+from .connection import UrlOption, load_settings, open_client
+from .output import JsonOption, clean, emit_json, err, out
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
     app.command("worker", rich_help_panel="Operations")(worker)
+    group = typer.Typer(no_args_is_help=True, help="Embedding models: whose vectors are stored and searched.")
+    group.command("list")(list_models)
+    group.command("register")(register_model)
+    app.add_typer(group, name="model", rich_help_panel="Operations")
 
 
 def worker(
@@ -37,3 +43,53 @@ def worker(
         err.print(f"{report.stored} stored, {report.stale} stale, {report.failed} failed.")
     if once and report.failed:
         raise typer.Exit(1)
+
+
+def list_models(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """List the registered embedding models."""
+    with open_client(url=url, session=False) as client:
+        found = client.embedding_models()
+    if as_json:
+        emit_json(found)
+        return
+    table = Table("model", "dimensions", "threshold", "default", box=None, pad_edge=False)
+    for one in found:
+        table.add_row(
+            Text(clean(one.name)),
+            str(one.dimensions),
+            f"{one.similarity_threshold:g}",
+            "yes" if one.is_default else "",
+        )
+    out.print(table)
+
+
+def register_model(
+    name: Annotated[str, typer.Argument(help="The model's name, as the embedder reports it.")],
+    dimensions: Annotated[int, typer.Argument(min=1, max=4000, help="Length of its vectors.")],
+    *,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Cosine similarity from which two texts count as related."),
+    ] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Let it serve workspaces that chose no model.")
+    ] = False,
+    query_prefix: Annotated[str, typer.Option(help="What goes before a question.")] = "",
+    document_prefix: Annotated[str, typer.Option(help="What goes before a document.")] = "",
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register an embedding model and make its index; again: change it. Needs the secret key."""
+    with open_client(url=url, session=False, service_role=True) as client:
+        made = client.register_embedding_model(
+            name,
+            dimensions,
+            similarity_threshold=threshold,
+            is_default=default,
+            query_prefix=query_prefix,
+            document_prefix=document_prefix,
+        )
+    if as_json:
+        emit_json(made)
+    else:
+        out.print(f"{clean(made.name)} {made.dimensions}{' (default)' if made.is_default else ''}")
