@@ -288,7 +288,7 @@ create type public.recorded_knowledge as (
 comment on type public.recorded_knowledge is
   'What became of a recorded item: created, or duplicate of one that the caller may see. item_index counts from 0.';
 
-create function public.record_knowledge_batch(items jsonb)
+create function public.record_knowledge_batch(items jsonb, allow_credentials boolean default false)
 returns setof public.recorded_knowledge
 language plpgsql
 volatile
@@ -337,6 +337,9 @@ begin
     perform private.fail('PT400', v_problem);
   end if;
 
+  -- Read by the trigger that refuses credentials, and set back below.
+  perform set_config('app.allow_credentials', case when record_knowledge_batch.allow_credentials then 'on' else '' end, true);
+
   select s.project_context into v_project from public.ai_sessions s where s.id = v_session;
   if v_session is not null then
     v_position := private.reserve_session_positions(v_session, v_count);
@@ -378,6 +381,7 @@ begin
     returning id
   )
   select coalesce(array_agg(id), '{}') into v_created from inserted;
+  perform set_config('app.allow_credentials', '', true);
 
   return query
     with kept as materialized (
@@ -396,15 +400,15 @@ begin
      order by h.ordinality;
 end
 $$;
-comment on function public.record_knowledge_batch(jsonb) is
-  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to. Idempotent: a text that is there already is answered as a duplicate.';
+comment on function public.record_knowledge_batch(jsonb, boolean) is
+  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to. Idempotent: a text that is there already is answered as a duplicate. Text that looks like a credential is refused (PT451) unless allow_credentials.';
 
 create function public.record_knowledge(
   title text, content text, knowledge_type text default 'factual', category text default 'general',
   subcategory text default null, context_data jsonb default null, importance_score integer default 50,
   retrieval_triggers text[] default null, project_context text default null,
   content_embedding extensions.vector default null, embedding_model text default null,
-  valid_from timestamptz default null, valid_to timestamptz default null
+  valid_from timestamptz default null, valid_to timestamptz default null, allow_credentials boolean default false
 )
 returns setof public.recorded_knowledge
 language sql
@@ -416,19 +420,19 @@ as $$
     'subcategory', subcategory, 'context_data', context_data, 'importance_score', importance_score,
     'retrieval_triggers', retrieval_triggers, 'project_context', project_context,
     'content_embedding', content_embedding::text, 'embedding_model', embedding_model,
-    'valid_from', valid_from, 'valid_to', valid_to)))
+    'valid_from', valid_from, 'valid_to', valid_to)), allow_credentials)
 $$;
-comment on function public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz) is
+comment on function public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean) is
   'Records one item in the current workspace and session. Idempotent by content: the answer says created or duplicate. The vector may be left to the worker.';
 
 revoke execute on function
   private.content_hash(text, text, text), private.embedding_text(text, text), private.prepare_knowledge_item(),
-  public.record_knowledge_batch(jsonb),
-  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz)
+  public.record_knowledge_batch(jsonb, boolean),
+  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean)
   from public, anon, authenticated, service_role;
 grant execute on function private.content_hash(text, text, text), private.embedding_text(text, text)
   to authenticated, service_role;
 grant execute on function
-  public.record_knowledge_batch(jsonb),
-  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz)
+  public.record_knowledge_batch(jsonb, boolean),
+  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean)
   to authenticated;
