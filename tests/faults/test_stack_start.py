@@ -203,9 +203,7 @@ def test_a_failing_migration_at_the_first_start(
 ) -> None:
     (tmp_path / "20260101000000_broken.sql").write_text("create table public.half (id int); select 1/0;")
     monkeypatch.setattr(supervisor_module, "migrations_dir", lambda: tmp_path)
-    supervisor = Supervisor(
-        Home(home), port=free_port(), database_port=free_port(), report=lambda _: None
-    )
+    supervisor = Supervisor(Home(home), port=free_port(), database_port=free_port(), report=lambda _: None)
     with pytest.raises(KnowledgePersistenceError, match="division by zero"):
         supervisor.run()
     assert not home.exists()
@@ -229,7 +227,7 @@ def test_an_interrupted_first_start_begins_anew(home: Path) -> None:
         stderr=subprocess.DEVNULL,
     ) as command:
         supervisor = Home(home)
-        assert wait_until(lambda: (home / "postgres" / "PG_VERSION").exists(), timeout=30)
+        assert wait_until((home / "postgres" / "PG_VERSION").exists, timeout=30)
         identity = ProcessId.from_json(supervisor.load_state().get("supervisor"))
         assert identity is not None
         process = identity.process()
@@ -252,7 +250,7 @@ def test_an_interrupt_while_starting_leaves_nothing(home: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as command:
-        assert wait_until(lambda: (home / "postgres" / "PG_VERSION").exists(), timeout=30)
+        assert wait_until((home / "postgres" / "PG_VERSION").exists, timeout=30)
         command.send_signal(2)
         assert command.wait(timeout=30) != 0
     assert processes_of(home) == []
@@ -274,7 +272,10 @@ def test_a_private_directory_is_opened_for_the_servers_account_alone(tmp_path: P
     ensure_searchable([inner], account)
     assert enters(account.uid, inner)
     # Search, not read; and nobody besides.
-    assert subprocess.run(["ls", str(private)], check=False, capture_output=True, user=account.uid).returncode != 0
+    assert (
+        subprocess.run(["ls", str(private)], check=False, capture_output=True, user=account.uid).returncode
+        != 0
+    )
     assert not enters(65534, private)
     assert stat.S_IMODE(private.stat().st_mode) & 0o007 == 0
     before = os.getxattr(private, "system.posix_acl_access")

@@ -132,11 +132,13 @@ def test_migrations_may_do_what_they_need(fetch: Any) -> None:
 
 
 def test_objects_in_public_start_with_the_images_grants(fetch: Any) -> None:
-    fetch("create table public.things (id int); create function public.f() returns int language sql as 'select 1'")
+    fetch(
+        "create table public.things (id int); create function public.f() returns int language sql as 'select 1'"
+    )
     for role in ("anon", "authenticated", "service_role"):
-        assert fetch("select has_table_privilege(%s, 'public.things', 'select, insert, update, delete')", role) == [
-            (True,)
-        ]
+        assert fetch(
+            "select has_table_privilege(%s, 'public.things', 'select, insert, update, delete')", role
+        ) == [(True,)]
     acl = fetch("select proacl::text from pg_proc where proname = 'f'")[0][0]
     assert "anon=X/postgres" in acl
 
@@ -182,7 +184,8 @@ def test_a_rows_change_is_broadcast(fetch: Any) -> None:
         create table public.things (id int, word text);
         create function public.announce() returns trigger language plpgsql security definer as $$
         begin
-          perform realtime.broadcast_changes('things:' || new.id, tg_op, tg_op, tg_table_name, tg_table_schema, new, old);
+          perform realtime.broadcast_changes(
+            'things:' || new.id, tg_op, tg_op, tg_table_name, tg_table_schema, new, old);
           return null;
         end $$;
         create trigger announce after insert or update on public.things for each row execute function public.announce();
@@ -194,7 +197,11 @@ def test_a_rows_change_is_broadcast(fetch: Any) -> None:
     assert [topic for topic, _ in found] == ["things:7", "things:7"]
     assert found[0][1]["record"] == {"id": 7, "word": "first"}
     assert found[1][1]["old_record"]["word"] == "first"
-    assert (found[1][1]["operation"], found[1][1]["schema"], found[1][1]["table"]) == ("UPDATE", "public", "things")
+    assert (found[1][1]["operation"], found[1][1]["schema"], found[1][1]["table"]) == (
+        "UPDATE",
+        "public",
+        "things",
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,12 +213,16 @@ def test_a_rows_change_is_broadcast(fetch: Any) -> None:
         ("select 1", False),
     ],
 )
-def test_changes_of_the_schema_are_announced(blank_database: Database, statement: str, announced: bool) -> None:
+def test_changes_of_the_schema_are_announced(
+    blank_database: Database, statement: str, announced: bool
+) -> None:
     with psycopg.connect(blank_database.dsn("authenticator"), autocommit=True) as listener:
         listener.execute("listen pgrst")
         with psycopg.connect(blank_database.dsn(), autocommit=True) as connection:
             connection.execute(statement.encode())
-        heard = [notify.payload for notify in listener.notifies(timeout=5 if announced else 0.5, stop_after=1)]
+        heard = [
+            notify.payload for notify in listener.notifies(timeout=5 if announced else 0.5, stop_after=1)
+        ]
     assert heard == (["reload schema"] if announced else [])
 
 
@@ -221,7 +232,9 @@ def test_drops_are_announced(blank_database: Database) -> None:
         with psycopg.connect(blank_database.dsn("authenticator"), autocommit=True) as listener:
             listener.execute("listen pgrst")
             connection.execute("drop table public.things")
-            assert [notify.payload for notify in listener.notifies(timeout=5, stop_after=1)] == ["reload schema"]
+            assert [notify.payload for notify in listener.notifies(timeout=5, stop_after=1)] == [
+                "reload schema"
+            ]
 
 
 def test_the_bootstrap_may_run_again(server: DatabaseServer, blank_database: Database, fetch: Any) -> None:
@@ -231,8 +244,8 @@ def test_the_bootstrap_may_run_again(server: DatabaseServer, blank_database: Dat
             select 'role', rolname, row_to_json(r)::text from pg_roles r
             union all select 'class', relname, concat(relowner::regrole, relacl::text, relrowsecurity) from pg_class
               where relnamespace in ('auth'::regnamespace, 'realtime'::regnamespace, 'public'::regnamespace)
-            union all select 'proc', oid::regprocedure::text, concat(proowner::regrole, proacl::text, prosrc) from pg_proc
-              where pronamespace in ('auth'::regnamespace, 'realtime'::regnamespace)
+            union all select 'proc', oid::regprocedure::text, concat(proowner::regrole, proacl::text, prosrc)
+              from pg_proc where pronamespace in ('auth'::regnamespace, 'realtime'::regnamespace)
             union all select 'member', concat(roleid::regrole, member::regrole),
               concat(admin_option, inherit_option, set_option) from pg_auth_members
             union all select 'default', concat(defaclrole::regrole, defaclobjtype), defaclacl::text from pg_default_acl
@@ -247,8 +260,12 @@ def test_the_bootstrap_may_run_again(server: DatabaseServer, blank_database: Dat
 
 def test_nothing_is_lost_on_a_power_cut(fetch: Any) -> None:
     # The tests' own server overrides fsync; what a stack's server is told is in the file that each start writes.
-    told = dict(fetch("select name, setting from pg_file_settings where sourcefile like '%knowledge_persistence.conf'",
-                      role="supabase_admin"))
+    told = dict(
+        fetch(
+            "select name, setting from pg_file_settings where sourcefile like '%knowledge_persistence.conf'",
+            role="supabase_admin",
+        )
+    )
     assert (told["fsync"], told["full_page_writes"], told["synchronous_commit"]) == ("on", "on", "on")
     assert told["listen_addresses"] == "127.0.0.1"
     assert told["wal_level"] == "logical"
@@ -265,14 +282,25 @@ def test_every_connection_needs_a_password(blank_database: Database) -> None:
 
 
 def test_passwords_are_stored_as_scram_verifiers(fetch: Any) -> None:
-    found = fetch("select rolname, left(rolpassword, 13) from pg_authid where rolcanlogin", role="supabase_admin")
+    found = fetch(
+        "select rolname, left(rolpassword, 13) from pg_authid where rolcanlogin", role="supabase_admin"
+    )
     assert {prefix for _, prefix in found} == {"SCRAM-SHA-256"}
-    assert {name for name, _ in found} == {"supabase_admin", "postgres", "authenticator", "supabase_auth_admin"}
+    assert {name for name, _ in found} == {
+        "supabase_admin",
+        "postgres",
+        "authenticator",
+        "supabase_auth_admin",
+    }
 
 
 @pytest.mark.parametrize(
     ("total", "shared_buffers", "work_mem"),
-    [(1 * GIB, 128 * 1024**2, 4 * 1024**2), (16 * GIB, 2 * GIB, 21474836), (256 * GIB, 4 * GIB, 64 * 1024**2)],
+    [
+        (1 * GIB, 128 * 1024**2, 4 * 1024**2),
+        (16 * GIB, 2 * GIB, 21474836),
+        (256 * GIB, 4 * GIB, 64 * 1024**2),
+    ],
 )
 def test_memory_follows_the_machine(total: int, shared_buffers: int, work_mem: int) -> None:
     memory = Memory.for_machine(total)

@@ -52,7 +52,6 @@ def kp(home: Path, *arguments: str, timeout: float = 120) -> subprocess.Complete
         capture_output=True,
         text=True,
         timeout=timeout,
-        check=False,
     )
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from stacks import RunningStack
 
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+CHROMIUM = next(
+    (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,11 @@ def test_a_page_from_elsewhere_gets_nothing(stack: RunningStack) -> None:
     with opened(stack) as studio:
         mine = cookie(studio)
         # A name that resolves to this machine (DNS rebinding), and another page's script.
-        for headers in ({"host": "evil.test"}, {"host": f"evil.test:{studio.port}"}, {"origin": "http://evil.test"}):
+        for headers in (
+            {"host": "evil.test"},
+            {"host": f"evil.test:{studio.port}"},
+            {"origin": "http://evil.test"},
+        ):
             answer = request(f"{base(studio)}/rest/v1/exhibits", headers={**mine, **headers})
             assert answer.status in {401, 403}, headers
             assert b"amphora" not in answer.body

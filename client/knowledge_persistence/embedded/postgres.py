@@ -174,6 +174,7 @@ class Cluster:
         account = server_account()
         self._check_version()
         self._check_reach(account)
+        self._clear_stale_lock()
         self._write_settings(account)
         try:
             return subprocess.Popen(  # noqa: S603
@@ -251,6 +252,37 @@ class Cluster:
             return None
         # The file of a killed server may name a process that is something else by now.
         return found if str(self.directory) in command and found.is_alive() else None
+
+    def _clear_stale_lock(self) -> None:
+        """Remove the lock files of a killed server, once nothing of that server is left.
+
+        PostgreSQL does so itself unless the process id in the file exists. It may: as another program's by now, or as
+        a zombie where the first process of a container doesn't collect its children.
+        """
+        lock = self.directory / "postmaster.pid"
+        if not lock.exists() or self.find_server() is not None:
+            return
+        # Backends end by themselves when their postmaster is gone; until then they hold the shared memory.
+        if not wait_until(lambda: not self._backends(), timeout=10.0):
+            raise EmbeddedStackError(
+                f"processes of a killed database server still work in {self.directory}: "
+                + ", ".join(str(pid) for pid in self._backends())
+            )
+        lock.unlink(missing_ok=True)
+        # The socket's lock file names the same process.
+        for leftover in self.socket_directory.glob(f".s.PGSQL.{self.port}*"):
+            leftover.unlink()
+
+    def _backends(self) -> list[int]:
+        directory = str(self.directory.resolve())
+        found: list[int] = []
+        for process in psutil.process_iter():
+            try:
+                if process.cwd() == directory and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+        return found
 
     def remove(self) -> None:
         """Delete the directory and the socket's; for a cluster that never held anything."""

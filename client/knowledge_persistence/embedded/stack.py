@@ -234,7 +234,7 @@ class Stack:
                     [
                         sys.executable,
                         "-m",
-                        "knowledge_persistence.embedded.supervisor",
+                        "knowledge_persistence.embedded",
                         str(self.home.path),
                         str(write_end),
                         "-" if self._port is None else str(self._port),

@@ -98,7 +98,9 @@ class Supervisor:
                     self._take_down()
                     self._undo_first_start()
                     if full and isinstance(error, KnowledgePersistenceError):
-                        raise EmbeddedStackError(f"the disk that holds {self.home.path} is full. {error}") from error
+                        raise EmbeddedStackError(
+                            f"the disk that holds {self.home.path} is full. {error}"
+                        ) from error
                     raise
                 self._keep_up()
             finally:
@@ -263,18 +265,29 @@ class Supervisor:
 
     def _keep_up(self) -> None:
         while not self._stopping:
-            due = min((c.next_start for c in self._components if c.state == "restarting"), default=None)
+            due = min((c.next_start for c in self._startable()), default=None)
             timeout = None if due is None else max(0.0, due - time.monotonic())
             with contextlib.suppress(queue.Empty):
                 ended = self._events.get(timeout=timeout)
                 if ended is not None:
                     self._note_end(ended)
             # In the order of the list: what others need comes first.
-            for component in self._components:
+            for component in self._startable():
                 if self._stopping:
                     return
-                if component.state == "restarting" and component.next_start <= time.monotonic():
+                if component.next_start <= time.monotonic():
                     self._restart(component)
+
+    def _startable(self) -> list[Component]:
+        """Return what waits for its next start: the database alone, as long as it is down itself."""
+        waiting = [component for component in self._components if component.state == "restarting"]
+        database = self._components[0]
+        return [database] if database in waiting else waiting
+
+    def _give_up_start(self) -> bool:
+        # Whatever needs the database can't become ready without it.
+        database = self._components[0].process
+        return self._stopping or (database is not None and database.poll() is not None)
 
     def _note_end(self, component: Component) -> None:
         process = component.process
@@ -293,7 +306,9 @@ class Supervisor:
 
     def _restart(self, component: Component) -> None:
         try:
-            component.start(lambda: self._stopping)
+            component.start(
+                self._give_up_start if component is not self._components[0] else lambda: self._stopping
+            )
         except EmbeddedStackError as error:
             if self._stopping:
                 return
@@ -510,7 +525,3 @@ def main() -> int:
         report=report,
     )
     return run_reporting(supervisor, report)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

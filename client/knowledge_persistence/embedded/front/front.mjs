@@ -128,10 +128,11 @@ function connectionOptions(database) {
  * refused rather than run half-protected.
  */
 function openConnection(database) {
-  const connection = createPostgresConnection({
+  const open = () => createPostgresConnection({
     url: "",
     postgresOptions: { ...connectionOptions(database), max: 20, idle_timeout: 300 },
   });
+  const connection = open();
   for (const method of ["ensureRlsContext", "applyJwtSessionContext", "applyRpcRequestGucs", "introspect"]) {
     if (typeof connection[method] !== "function") {
       throw new Error(`this version of @supabase/lite has no ${method}(); the front needs the pinned version`);
@@ -195,8 +196,26 @@ function openConnection(database) {
     generation += 1;
     await forget();
   };
+
+  // postgres.js doesn't fail every query whose connection was lost: some wait for ever, and keep their place in the
+  // pool. So a loss gives the App a new pool, and whatever still waits on the old one is told to try again.
+  connection.waiting = new Set();
+  connection.renew = () => {
+    const { driver } = connection;
+    const fresh = open();
+    connection.driver = fresh.driver;
+    connection.kysely = fresh.kysely;
+    driver.end({ timeout: GRACE_SECONDS }).catch(() => {});
+    setTimeout(() => { for (const giveUp of connection.waiting) giveUp(); }, GRACE_SECONDS * 1000).unref();
+    return connection.clearSchemaCache();
+  };
   return connection;
 }
+
+// How long what is under way may still take when the database has gone.
+const GRACE_SECONDS = 1;
+// Every statement has a timeout of 8 seconds or less: what takes this long is lost.
+const REQUEST_SECONDS = 25;
 
 class Unavailable extends Error {}
 
@@ -268,10 +287,13 @@ async function readRoleSettings(connection) {
 function watchSchema(database, connection) {
   const listen = (delay) => {
     let ended = false;
+    let listening = false;
     const again = (client) => {
       if (ended) return;
       ended = true;
       client.end({ timeout: 0 }).catch(() => {});
+      // The database has closed this connection, and so most likely all.
+      if (listening) connection.renew();
       setTimeout(() => listen(Math.min(delay * 2, 2000)), delay).unref();
     };
     const client = postgres({
@@ -285,7 +307,7 @@ function watchSchema(database, connection) {
     });
     client`listen pgrst`.then(
       // Whatever was announced while nobody listened is unknown.
-      () => { delay = 100; connection.clearSchemaCache(); },
+      () => { listening = true; delay = 100; connection.clearSchemaCache(); },
       () => again(client),
     );
   };
@@ -430,7 +452,14 @@ function makeOrigin(config, app, connection) {
       method: request.method,
       path: url.pathname.replace(/^\/rest\/v1/, "") || "/",
     };
-    const encoded = await encodeJsonArguments(request, connection);
+    let encoded;
+    try {
+      encoded = await encodeJsonArguments(request, connection);
+    } catch (error) {
+      // Which arguments are JSON only the database knows: without it, to guess would be to store a string for an object.
+      if (error instanceof Unavailable || CONNECTION_LOST.test(`${error?.code} ${error?.message}`)) return unavailable();
+      throw error;
+    }
     const result = await currentRequest.run(context, () =>
       app.fetch(encoded, { peerAddress: env.incoming.socket.remoteAddress ?? null }));
     const headers = new Headers(result.headers);
@@ -658,6 +687,8 @@ async function start(config) {
     options: { server: { admin: config.mode === "studio", disableStudio: config.mode !== "studio" } },
   });
   await app.init();
+  // Lite's own statements fail in silence; without a database each of them would wait for one.
+  await sql`select 1`.execute(connection.kysely);
   // A request that meets an unreachable database gets a 503, which clients retry, and never an empty schema's 404.
   app.server.onError((error, context) => {
     if (error instanceof Unavailable || CONNECTION_LOST.test(`${error?.code} ${error?.message}`)) return unavailable();
@@ -703,6 +734,12 @@ async function main() {
   lines.on("close", stop);
   // A lost database connection surfaces in the request that used it; what else is rejected unseen is logged.
   process.on("unhandledRejection", (error) => console.error("unhandled rejection:", error));
+  process.on("uncaughtException", (error) => {
+    console.error("uncaught exception:", error);
+    // postgres.js 3.4.9 may write to a socket that is gone, and then forgets the query. Nothing else is excused.
+    if (!/[\\/]postgres[\\/]src[\\/]connection\.js/.test(String(error?.stack))) process.exit(1);
+    running?.connection.renew();
+  });
 
   let configured = false;
   lines.on("line", (line) => {
