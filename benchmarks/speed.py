@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import statistics
 import tempfile
 import time
@@ -28,7 +26,8 @@ from rich.progress import track
 from rich.table import Table
 
 from knowledge_persistence import KnowledgeClient, Settings, connect
-from knowledge_persistence.embedded import Stack
+
+from . import benchmark_stack, first_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,20 +149,20 @@ def run(items: int, queries: int) -> Report:
     """Start a stack, fill it, measure, and return the figures."""
     generator = np.random.default_rng(20261122)
     vectors = clustered_vectors(items + queries, generator)
-    with tempfile.TemporaryDirectory(prefix="kp-bench-") as directory:
-        if os.geteuid() == 0:
-            Path(directory).chmod(0o711)  # the database server's account has to get through
-        with Stack(Path(directory) / "home", port=_free_port(), database_port=_free_port()) as stack:
-            info = stack.status().info
-            if info is None:
-                raise RuntimeError("the stack is up and has no description")
-            user = _first_user(info)
-            rate = record(info, user, vectors[:items], generator)
-            with psycopg.connect(info.admin_database_url, autocommit=True) as admin:
-                admin.execute("vacuum analyze")
-            settings = Settings(home=stack.home.path, embedder="none")
-            with connect(info.database_url, user_id=user, settings=settings) as memory:
-                times = compare(info, user, memory, vectors[items:])
+    with (
+        tempfile.TemporaryDirectory(prefix="kp-bench-") as directory,
+        benchmark_stack(Path(directory)) as stack,
+    ):
+        info = stack.status().info
+        if info is None:
+            raise RuntimeError("the stack is up and has no description")
+        user = first_user(info)
+        rate = record(info, user, vectors[:items], generator)
+        with psycopg.connect(info.admin_database_url, autocommit=True) as admin:
+            admin.execute("vacuum analyze")
+        settings = Settings(home=stack.home.path, embedder="none")
+        with connect(info.database_url, user_id=user, settings=settings) as memory:
+            times = compare(info, user, memory, vectors[items:])
     figures = {
         name: {"p50_ms": statistics.median(values), "p95_ms": float(np.percentile(values, 95))}
         for name, values in times.items()
@@ -196,20 +195,6 @@ def main() -> None:
 
 def _claims(user: str) -> tuple[str, str]:
     return json.dumps({"sub": user, "role": "authenticated"}), user
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _first_user(info: StackInfo) -> str:
-    with psycopg.connect(info.admin_database_url) as admin:
-        row = admin.execute("select id::text from auth.users order by created_at limit 1").fetchone()
-    if row is None:
-        raise RuntimeError("the stack has no user")
-    return str(row[0])
 
 
 if __name__ == "__main__":
