@@ -207,14 +207,14 @@ def run_conversation(
         for q in conversation.questions
     ]
     stemmed = stem_all(info, asked)
-    vectors = np.asarray(embedder.embed_documents(texts))
+    vectors = np.asarray(embedder.embed_documents(texts), dtype=np.float64)
     for question, words in track(
         list(zip(conversation.questions, stemmed, strict=True)),
         description=conversation.name,
         console=Console(stderr=True),
     ):
         add(scores, "BM25", best_first(ids, bm25.scores(words)), question, session_of)
-        similarity = vectors @ np.asarray(embedder.embed_query(question.text))
+        similarity = vectors @ np.asarray(embedder.embed_query(question.text), dtype=np.float64)
         add(scores, "vectors", best_first(ids, similarity), question, session_of)
         found = memory.search(question.text, max_results=100)
         ranked: list[str] = [turn for item in found for turn in turns_of[str(item.knowledge_id)]]
