@@ -158,7 +158,7 @@ def test_a_stale_process_file_that_names_somebody_else(running: RunningStack) ->
     somebody.wait()
 
 
-def test_two_hundred_acknowledged_writes_survive_the_killing(running: RunningStack) -> None:  # noqa: C901
+def test_two_hundred_acknowledged_writes_survive_the_killing(running: RunningStack) -> None:
     """Writers record knowledge, and try again what wasn't acknowledged, while parts are killed around them."""
     wanted, kills_wanted = 200, 9
     acknowledged: dict[str, str] = {}

@@ -48,6 +48,7 @@ def running(own: RunningStack) -> RunningStack:
 def kp(home: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*KP, *arguments],
+        check=False,
         env={**os.environ, "KP_HOME": str(home)},
         capture_output=True,
         text=True,

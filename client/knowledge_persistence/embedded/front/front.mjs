@@ -441,11 +441,30 @@ function under(pathname, prefix) {
 /** Links that people follow from a mail or a provider carry no key; upstream leaves the same ones open. */
 const KEYLESS_AUTH = /^\/auth\/v1\/(verify|callback|authorize|\.well-known\/[^/]+)$/;
 
+/** Wait for an answer as long as the database can still give one; a lost one is a 503, never a hanging request. */
+async function whileReachable(connection, serve) {
+  let giveUp;
+  const lost = new Promise((resolve) => { giveUp = () => resolve(unavailable()); });
+  const deadline = setTimeout(giveUp, REQUEST_SECONDS * 1000);
+  connection.waiting.add(giveUp);
+  try {
+    return await Promise.race([serve(), lost]);
+  } catch (error) {
+    console.error(error);
+    const gone = CONNECTION_LOST.test(`${error?.code} ${error?.message}`) || !(await databaseAnswers(connection));
+    if (gone) return unavailable();
+    throw error;
+  } finally {
+    connection.waiting.delete(giveUp);
+    clearTimeout(deadline);
+  }
+}
+
 function makeOrigin(config, app, connection) {
   const keys = [["anon", config.publishableKey], ["service_role", config.secretKey]];
   const keyRole = (key) => (key ? keys.find(([, value]) => same(key, value))?.[0] : undefined);
 
-  const answer = getRequestListener(async (request, env) => {
+  const serve = async (request, env) => {
     const url = new URL(request.url);
     const context = {
       headers: Object.fromEntries(request.headers),
@@ -474,7 +493,8 @@ function makeOrigin(config, app, connection) {
       return new Response(told, { status, headers });
     }
     return new Response(result.body, { status: result.status, headers });
-  });
+  };
+  const answer = getRequestListener((request, env) => whileReachable(connection, () => serve(request, env)));
 
   const realtimeTarget = (url) => `${url.pathname.slice("/realtime/v1".length) || "/"}${url.search}`;
 
