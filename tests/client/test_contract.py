@@ -15,6 +15,7 @@ import pytest
 
 from knowledge_persistence import (
     AuthenticationError,
+    CredentialError,
     EmbeddingDimensionError,
     EmbeddingError,
     InvalidArgumentError,
@@ -236,6 +237,17 @@ def test_wrong_arguments_are_told(
         act(enter(sign_up()))
     assert caught.value.status == 400
     assert caught.value.message
+
+
+def test_a_credential_is_not_taken_in_by_accident(enter: Enter, sign_up: SignUp) -> None:
+    client = enter(sign_up())
+    text = f"The database is postgresql://admin:{uuid4().hex}@db.internal/prod"
+    with pytest.raises(CredentialError) as caught:
+        client.remember(text)
+    assert caught.value.code == "PT451"
+    assert "postgresql://admin" not in str(caught.value)
+    assert client.search("database prod") == []
+    assert client.remember(text, allow_credentials=True).outcome == "created"
 
 
 def test_without_an_embedder_it_says_so_and_searches_by_words(enter: Enter, sign_up: SignUp) -> None:

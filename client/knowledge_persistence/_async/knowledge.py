@@ -63,6 +63,7 @@ class AsyncKnowledgeMethods(ABC):
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
         embed: bool = False,
+        allow_credentials: bool = False,
     ) -> RecordedKnowledge:
         """Record one piece of knowledge.
 
@@ -83,6 +84,7 @@ class AsyncKnowledgeMethods(ABC):
             valid_from: from when it holds.
             valid_to: until when it held.
             embed: make the vector now, instead of leaving that to the worker.
+            allow_credentials: take the text though it looks like it holds a credential.
 
         Raises:
             InvalidArgumentError: the text is blank, or an argument is outside its range.
@@ -102,11 +104,11 @@ class AsyncKnowledgeMethods(ABC):
             valid_from=valid_from,
             valid_to=valid_to,
         )
-        [recorded] = await self.remember_many([item], embed=embed)
+        [recorded] = await self.remember_many([item], embed=embed, allow_credentials=allow_credentials)
         return recorded
 
     async def remember_many(
-        self, items: Iterable[NewKnowledge | str], *, embed: bool = False
+        self, items: Iterable[NewKnowledge | str], *, embed: bool = False, allow_credentials: bool = False
     ) -> list[RecordedKnowledge]:
         """Record many pieces, a thousand in a transaction.
 
@@ -116,6 +118,7 @@ class AsyncKnowledgeMethods(ABC):
         Args:
             items: pieces, or texts.
             embed: make the vectors now, instead of leaving that to the worker.
+            allow_credentials: take texts though they look like they hold credentials.
 
         Returns:
             one answer an item, in the order of the items.
@@ -142,7 +145,7 @@ class AsyncKnowledgeMethods(ABC):
                     item["embedding_model"] = model
             rows = await self._core.call(
                 "record_knowledge_batch",
-                {"items": JsonArgument(cast("JSON", batch))},
+                {"items": JsonArgument(cast("JSON", batch)), "allow_credentials": allow_credentials or None},
                 context,
                 mode="repeatable",
             )

@@ -64,6 +64,7 @@ class KnowledgeMethods(ABC):
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
         embed: bool = False,
+        allow_credentials: bool = False,
     ) -> RecordedKnowledge:
         """Record one piece of knowledge.
 
@@ -84,6 +85,7 @@ class KnowledgeMethods(ABC):
             valid_from: from when it holds.
             valid_to: until when it held.
             embed: make the vector now, instead of leaving that to the worker.
+            allow_credentials: take the text though it looks like it holds a credential.
 
         Raises:
             InvalidArgumentError: the text is blank, or an argument is outside its range.
@@ -103,11 +105,11 @@ class KnowledgeMethods(ABC):
             valid_from=valid_from,
             valid_to=valid_to,
         )
-        [recorded] = self.remember_many([item], embed=embed)
+        [recorded] = self.remember_many([item], embed=embed, allow_credentials=allow_credentials)
         return recorded
 
     def remember_many(
-        self, items: Iterable[NewKnowledge | str], *, embed: bool = False
+        self, items: Iterable[NewKnowledge | str], *, embed: bool = False, allow_credentials: bool = False
     ) -> list[RecordedKnowledge]:
         """Record many pieces, a thousand in a transaction.
 
@@ -117,6 +119,7 @@ class KnowledgeMethods(ABC):
         Args:
             items: pieces, or texts.
             embed: make the vectors now, instead of leaving that to the worker.
+            allow_credentials: take texts though they look like they hold credentials.
 
         Returns:
             one answer an item, in the order of the items.
@@ -143,7 +146,7 @@ class KnowledgeMethods(ABC):
                     item["embedding_model"] = model
             rows = self._core.call(
                 "record_knowledge_batch",
-                {"items": JsonArgument(cast("JSON", batch))},
+                {"items": JsonArgument(cast("JSON", batch)), "allow_credentials": allow_credentials or None},
                 context,
                 mode="repeatable",
             )

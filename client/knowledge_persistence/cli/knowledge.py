@@ -73,6 +73,9 @@ def remember(
     embed: Annotated[
         bool, typer.Option("--embed", help="Make its vector now, instead of leaving that to the worker.")
     ] = False,
+    allow_credentials: Annotated[
+        bool, typer.Option("--allow-credentials", help="Take the text though it looks like it holds one.")
+    ] = False,
     session: SessionOption = None,
     workspace: WorkspaceOption = None,
     url: UrlOption = None,
@@ -92,6 +95,7 @@ def remember(
             importance_score=importance,
             project_context=project,
             embed=embed,
+            allow_credentials=allow_credentials,
         )
     if as_json:
         emit_json(recorded)
