@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import signal
 import sys
@@ -289,7 +288,7 @@ def log_to_stderr() -> None:
 
 
 def run_until_stopped(worker: Worker, *, once: bool = False) -> Report:
-    """Run a worker until it is done, SIGTERM or SIGINT comes, or (supervised) standard input closes.
+    """Run a worker until it is done, or SIGTERM or SIGINT comes.
 
     Args:
         worker: the worker; a signal lets it finish the batch at hand.
@@ -300,18 +299,9 @@ def run_until_stopped(worker: Worker, *, once: bool = False) -> Report:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, worker.stop)
-        if os.environ.get("KP_SUPERVISED") == "1":
-            # The supervisor holds the other end, and however it ends, this end closes.
-            loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, loop, worker)
         return await (worker.run_once() if once else worker.run())
 
     return asyncio.run(run())
-
-
-def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
-    if not os.read(sys.stdin.fileno(), 4096):
-        loop.remove_reader(sys.stdin.fileno())
-        worker.stop()
 
 
 def main() -> int:

@@ -190,9 +190,10 @@ def test_it_needs_a_database_and_an_embedder(tmp_path: Path) -> None:
 def test_as_a_program_it_works_until_it_is_told_to_stop(
     world: World, database: Database, ana: Persona, end: str
 ) -> None:
-    environment = {**os.environ, "KP_DATABASE_URL": database.dsn("authenticator"), "KP_SUPERVISED": "1"}
+    environment = {**os.environ, "KP_DATABASE_URL": database.dsn("authenticator")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "knowledge_persistence.worker"],
+        # As the stack runs it: tied to its supervisor by standard input.
+        [sys.executable, "-m", "knowledge_persistence.embedded.tether", "knowledge_persistence.worker"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
