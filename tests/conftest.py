@@ -26,8 +26,12 @@ _PERSONAL = ("KP_", "OPENAI_", "SUPABASE_", "PG")
 
 
 def pytest_configure() -> None:
-    """End on a termination as on ^C: what the fixtures started is stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """End on a termination as on ^C, so that what the fixtures started is stopped.
+
+    ^C may be ignored, where the tests run in the background of a script; what they start would inherit that.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
