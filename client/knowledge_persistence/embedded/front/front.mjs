@@ -189,7 +189,10 @@ function openConnection(database) {
     if (options?.useCache && connection.introspection !== undefined && running === null) {
       return Promise.resolve(connection.introspection);
     }
-    running ??= introspectOnce().finally(() => { running = null; });
+    if (running === null) {
+      const mine = introspectOnce().finally(() => { if (running === mine) running = null; });
+      running = mine;
+    }
     return running;
   };
   connection.clearSchemaCache = async () => {
@@ -206,7 +209,10 @@ function openConnection(database) {
     connection.driver = fresh.driver;
     connection.kysely = fresh.kysely;
     driver.end({ timeout: GRACE_SECONDS }).catch(() => {});
-    setTimeout(() => { for (const giveUp of connection.waiting) giveUp(); }, GRACE_SECONDS * 1000).unref();
+    const late = [...connection.waiting];
+    setTimeout(() => { for (const giveUp of late) giveUp(); }, GRACE_SECONDS * 1000).unref();
+    // One that waits on the old pool may wait for ever, and everybody with it.
+    running = null;
     return connection.clearSchemaCache();
   };
   return connection;
@@ -285,6 +291,7 @@ async function readRoleSettings(connection) {
 
 /** Keep a LISTEN on the channel `pgrst` for as long as the process lives, through restarts of the database. */
 function watchSchema(database, connection) {
+  let returning = false;
   const listen = (delay) => {
     let ended = false;
     let listening = false;
@@ -307,7 +314,14 @@ function watchSchema(database, connection) {
     });
     client`listen pgrst`.then(
       // Whatever was announced while nobody listened is unknown.
-      () => { listening = true; delay = 100; connection.clearSchemaCache(); },
+      () => {
+        listening = true;
+        delay = 100;
+        // While the database was starting up, the pool may have lost queries again.
+        if (returning) connection.renew();
+        else connection.clearSchemaCache();
+        returning = true;
+      },
       () => again(client),
     );
   };
