@@ -69,6 +69,7 @@ begin
     update public.knowledge_items twin set superseded_by = item.id
       from public.knowledge_items item
      where item.id = merge_twins.knowledge_id and item.validation_status = 'validated'
+       and item.superseded_by is null  -- else a chain could lead back to it
        and item.workspace_id in (select private.maintained_workspaces())
        and twin.workspace_id = item.workspace_id and twin.content_hash = item.content_hash and twin.id <> item.id
        and twin.validation_status <> 'deprecated' and twin.superseded_by is null
