@@ -213,9 +213,7 @@ def test_two_starts_at_once_make_one_stack(running: RunningStack) -> None:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert json.loads(out)["state"] == "running"
-    supervisors = [
-        p for p in running.processes() if "knowledge_persistence.embedded.supervisor" in p.cmdline()
-    ]
+    supervisors = [p for p in running.processes() if "knowledge_persistence.embedded" in p.cmdline()]
     assert len(supervisors) == 1
 
 

@@ -50,7 +50,10 @@ class Vault:
     def privileges(self) -> list[tuple[Any, ...]]:
         return self.sql(
             """
-            select n.nspname, c.relname, c.relacl::text, n.nspacl::text
+            -- A refused GRANT may still write the default privileges out.
+            select n.nspname, c.relname,
+              coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner))::text,
+              n.nspacl::text
             from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where c.relkind in ('r', 'p', 'S', 'v') and n.nspname in ('public', 'auth', 'realtime', 'private')
             union all
