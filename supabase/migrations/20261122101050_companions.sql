@@ -340,7 +340,27 @@ as $$
 $$;
 comment on function private.signature_of(text) is 'A text as a key: white space folded, at most 500 characters.';
 
+create function private.refuse_credential_in(words text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_kind text := case when coalesce(current_setting('app.allow_credentials', true), '') <> 'on'
+    then private.find_credential(words) end;
+begin
+  if v_kind is not null then
+    perform private.fail('PT451', format('the text looks like it holds %s', v_kind),
+      'take it out and write where it is kept instead; if it is meant, record it with allow_credentials => true');
+  end if;
+end
+$$;
+comment on function private.refuse_credential_in(text) is
+  'Refuses what of a record is not rendered into its item, whose own trigger refuses the rest, when it looks like it holds a credential.';
+
 revoke execute on function
+  private.refuse_credential_in(text),
   private.register_companion(uuid, text, uuid, uuid, text),
   private.make_companion(text, uuid, uuid, uuid, text, private.companion_text),
   private.keep_companion(uuid, private.companion_text, private.companion_text),
@@ -349,6 +369,7 @@ revoke execute on function
   private.merge_words(text[], text[]), private.signature_of(text)
   from public, anon, authenticated, service_role;
 grant execute on function
+  private.refuse_credential_in(text),
   private.register_companion(uuid, text, uuid, uuid, text),
   private.make_companion(text, uuid, uuid, uuid, text, private.companion_text),
   private.keep_companion(uuid, private.companion_text, private.companion_text),

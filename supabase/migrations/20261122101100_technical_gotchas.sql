@@ -321,6 +321,7 @@ begin
   if not is_repeat and jsonb_array_length(attempts) = 0 then
     return v_editable;
   end if;
+  perform private.refuse_credential_in(attempts::text);
   update public.technical_gotchas g
      set frequency_encountered = g.frequency_encountered + is_repeat::integer,
          last_encountered = greatest(g.last_encountered, now()),
@@ -346,7 +347,7 @@ create function public.record_gotcha(
   problem_context jsonb default null, problem_category text default null, severity_level integer default null,
   resolution_time_minutes integer default null, prevention_guidance text default null,
   project_context text default null, content_embedding extensions.vector default null,
-  embedding_model text default null
+  embedding_model text default null, allow_credentials boolean default false
 )
 returns setof public.recorded_gotcha
 language plpgsql
@@ -385,6 +386,8 @@ begin
     end if;
   end if;
 
+  -- Read by what refuses credentials, and set back below.
+  perform set_config('app.allow_credentials', case when record_gotcha.allow_credentials then 'on' else '' end, true);
   v_item := private.claim_signature('gotcha', v_workspace, v_signature);
   v_created := v_item is null;
   if v_created then
@@ -430,6 +433,7 @@ begin
                record_gotcha.prevention_guidance) > 0;
     end if;
   end if;
+  perform set_config('app.allow_credentials', '', true);
   return query
     select g.id, g.knowledge_id, case when v_created then 'created' else 'merged' end, g.problem_signature::text,
            g.frequency_encountered, jsonb_array_length(g.attempted_solutions), g.working_solution,
@@ -438,8 +442,8 @@ begin
      where g.knowledge_id = v_item;
 end
 $$;
-comment on function public.record_gotcha(text, text, text, text, text, text[], jsonb, text, integer, integer, text, text, extensions.vector, text) is
-  'Records a problem that was met, with an attempt at it and its outcome (worked, failed, partial). Not idempotent, on purpose: each call is one sighting, which raises the frequency and appends the attempt to the record of the same signature that the caller owns, else may see. Its text is filled in only by those who may edit it.';
+comment on function public.record_gotcha(text, text, text, text, text, text[], jsonb, text, integer, integer, text, text, extensions.vector, text, boolean) is
+  'Records a problem that was met, with an attempt at it and its outcome (worked, failed, partial). Not idempotent, on purpose: each call is one sighting, which raises the frequency and appends the attempt to the record of the same signature that the caller owns, else may see. Its text is filled in only by those who may edit it. Text that looks like a credential is refused (PT451) unless allow_credentials.';
 
 create type public.found_gotcha as (
   gotcha_id uuid, knowledge_id uuid, problem_signature text, problem_description text, working_solution text,
@@ -534,7 +538,7 @@ comment on function public.find_gotchas(text, extensions.vector, integer, text) 
 revoke execute on function
   private.problem_line(text), private.problem_signature(text), private.render_gotcha(public.technical_gotchas),
   private.keep_gotcha_companion(), private.forget_related_gotcha(), private.count_gotcha(uuid, jsonb, boolean),
-  public.record_gotcha(text, text, text, text, text, text[], jsonb, text, integer, integer, text, text, extensions.vector, text),
+  public.record_gotcha(text, text, text, text, text, text[], jsonb, text, integer, integer, text, text, extensions.vector, text, boolean),
   public.find_gotchas(text, extensions.vector, integer, text)
   from public, anon, authenticated, service_role;
 grant execute on function
@@ -543,5 +547,5 @@ grant execute on function
   to authenticated, service_role;
 grant execute on function
   private.count_gotcha(uuid, jsonb, boolean),
-  public.record_gotcha(text, text, text, text, text, text[], jsonb, text, integer, integer, text, text, extensions.vector, text)
+  public.record_gotcha(text, text, text, text, text, text[], jsonb, text, integer, integer, text, text, extensions.vector, text, boolean)
   to authenticated;

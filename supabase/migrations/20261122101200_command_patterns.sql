@@ -166,6 +166,7 @@ declare
   v_failure text := case when not succeeded and btrim(failure_output) <> ''
     then private.problem_signature(failure_output) end;
 begin
+  perform private.refuse_credential_in(failure_output);
   -- A new record counts one run, which worked, until told otherwise here.
   if is_first then
     update public.command_patterns c set success_count = succeeded::integer
@@ -197,7 +198,7 @@ create function public.record_command_run(
   command text, succeeded boolean, command_description text default null, failure_output text default null,
   context_requirements text[] default null, parameter_notes jsonb default null, command_category text default null,
   project_context text default null, content_embedding extensions.vector default null,
-  embedding_model text default null
+  embedding_model text default null, allow_credentials boolean default false
 )
 returns setof public.recorded_command
 language plpgsql
@@ -219,6 +220,8 @@ begin
   if record_command_run.succeeded is null then
     perform private.fail('PT400', 'succeeded is missing', 'say whether the command worked');
   end if;
+  -- Read by what refuses credentials, and set back below.
+  perform set_config('app.allow_credentials', case when record_command_run.allow_credentials then 'on' else '' end, true);
   v_item := private.claim_signature('command', v_workspace, v_signature);
   v_created := v_item is null;
   if v_created then
@@ -250,6 +253,7 @@ begin
            command_category = coalesce(c.command_category, record_command_run.command_category)
      where c.knowledge_id = v_item;
   end if;
+  perform set_config('app.allow_credentials', '', true);
   return query
     select c.id, c.knowledge_id, case when v_created then 'created' else 'merged' end, c.command_signature::text,
            c.usage_count, c.success_count, c.success_rate, k.validation_status::text
@@ -257,8 +261,8 @@ begin
      where c.knowledge_id = v_item;
 end
 $$;
-comment on function public.record_command_run(text, boolean, text, text, text[], jsonb, text, text, extensions.vector, text) is
-  'Records that a command was run and whether it worked. Not idempotent, on purpose: each call is one run, which counts on the record of the same command that the caller owns, else may see. Descriptions are filled in only by those who may edit the record.';
+comment on function public.record_command_run(text, boolean, text, text, text[], jsonb, text, text, extensions.vector, text, boolean) is
+  'Records that a command was run and whether it worked. Not idempotent, on purpose: each call is one run, which counts on the record of the same command that the caller owns, else may see. Descriptions are filled in only by those who may edit the record. Text that looks like a credential is refused (PT451) unless allow_credentials.';
 
 create type public.suggested_command as (
   command_id uuid, knowledge_id uuid, command text, command_description text, context_requirements text[],
@@ -311,7 +315,7 @@ comment on function public.suggest_commands(text, extensions.vector, integer, te
 revoke execute on function
   private.render_command(public.command_patterns), private.keep_command_companion(),
   private.count_command_run(uuid, boolean, text, boolean),
-  public.record_command_run(text, boolean, text, text, text[], jsonb, text, text, extensions.vector, text),
+  public.record_command_run(text, boolean, text, text, text[], jsonb, text, text, extensions.vector, text, boolean),
   public.suggest_commands(text, extensions.vector, integer, text)
   from public, anon, authenticated, service_role;
 grant execute on function
@@ -319,5 +323,5 @@ grant execute on function
   to authenticated, service_role;
 grant execute on function
   private.count_command_run(uuid, boolean, text, boolean),
-  public.record_command_run(text, boolean, text, text, text[], jsonb, text, text, extensions.vector, text)
+  public.record_command_run(text, boolean, text, text, text[], jsonb, text, text, extensions.vector, text, boolean)
   to authenticated;

@@ -69,6 +69,15 @@ def test_arguments_are_checked(team: Team) -> None:
             team.author.rpc("suggest_commands", **arguments)
 
 
+def test_credentials_are_refused_unless_meant(team: Team) -> None:
+    secret = "postgresql://kp:s3cr3t-w0rd@db.internal/kp"
+    with refused("PT451"):
+        run(team.author, f"psql {secret}")
+    with refused("PT451"):
+        run(team.author, succeeded=False, failure_output=secret)
+    assert run(team.author, f"psql {secret}", allow_credentials=True)["outcome"] == "created"
+
+
 def test_a_command_is_visible_exactly_when_its_item_is(team: Team) -> None:
     assert_seen_with_its_item(team, "command_patterns", run(team.author)["knowledge_id"])
 

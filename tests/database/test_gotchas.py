@@ -83,6 +83,17 @@ def test_arguments_are_checked(team: Team) -> None:
             team.author.rpc("find_gotchas", **arguments)
 
 
+def test_credentials_are_refused_unless_meant(team: Team) -> None:
+    secret = "postgresql://kp:s3cr3t-w0rd@db.internal/kp"
+    for arguments in (
+        {"working_solution": secret},
+        {"attempted_solution": secret, "attempt_outcome": "failed"},
+    ):
+        with refused("PT451"):
+            gotcha(team.author, **arguments)
+        assert gotcha(team.author, str(arguments), allow_credentials=True)["outcome"] == "created"
+
+
 def test_a_gotcha_is_visible_exactly_when_its_item_is(team: Team) -> None:
     assert_seen_with_its_item(team, "technical_gotchas", gotcha(team.author)["knowledge_id"])
 
