@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A lock file or script that names a registry's host works for those who reach that host, and nobody else.
 REGISTRY = re.compile(r"\b(?:npmjs|pypi|pythonhosted|deb\.debian|yarnpkg)\.(?:org|com)\b")
-# Somebody's machine: nothing outside a checkout has a fixed place.
-MACHINE = re.compile(r"(?<![\w.$}/-])/(?:home|Users|work|workspace|tmp/[a-z])/[\w-]+")
+# Where a checkout lay on somebody's machine. (Invented home directories, as in a recorded error message, are fine.)
+MACHINE = re.compile(r"(?<![\w.$}/-])/(?:work|workspace|workspaces|builds)/[\w-]+")
 
 
 def tracked_files() -> list[Path]:
