@@ -16,27 +16,24 @@ set local lock_timeout = '5s';
 
 create table public.knowledge_items (
   id uuid not null default gen_random_uuid(),
-  workspace_id uuid not null default private.default_workspace(),
-  owner_id uuid default auth.uid(),
+  title varchar(500) not null,
+  content text not null,
   knowledge_type varchar(50) not null default 'factual',
   category varchar(100) not null default 'general',
   subcategory varchar(100),
-  title varchar(500) not null,
-  content text not null,
-  content_hash text not null,
-  content_embedding extensions.vector,
-  embedding_model varchar(200),
-  context_data jsonb,
+  project_context varchar(200),
+  validation_status varchar(20) not null default 'pending',
   importance_score integer not null default 50,
   retrieval_triggers text[],
-  validation_status varchar(20) not null default 'pending',
-  validated_at timestamptz,
-  validated_by uuid,
-  validation_note text,
-  project_context varchar(200),
+  context_data jsonb,
+  workspace_id uuid not null default private.default_workspace(),
+  owner_id uuid default auth.uid(),
   created_in_session uuid,
   session_position bigint,
   created_by varchar(100),
+  validated_at timestamptz,
+  validated_by uuid,
+  validation_note text,
   valid_from timestamptz,
   valid_to timestamptz,
   superseded_by uuid,
@@ -48,6 +45,9 @@ create table public.knowledge_items (
   rating_count integer not null default 0,
   success_count integer not null default 0,
   failure_count integer not null default 0,
+  content_hash text not null,
+  embedding_model varchar(200),
+  content_embedding extensions.vector,
   constraint knowledge_items_pkey primary key (id),
   constraint knowledge_items_workspace_id_fkey foreign key (workspace_id)
     references public.workspaces (id) on delete cascade,
@@ -90,27 +90,24 @@ create index knowledge_items_context_data_idx on public.knowledge_items using gi
 alter table public.knowledge_items enable row level security;
 comment on table public.knowledge_items is 'What was learned, one piece a row: everything that search finds is, or has, a row here.';
 comment on column public.knowledge_items.id is 'The item.';
-comment on column public.knowledge_items.workspace_id is 'The workspace it belongs to.';
-comment on column public.knowledge_items.owner_id is 'Who recorded it; null once that user''s account is deleted.';
+comment on column public.knowledge_items.title is 'One line that says what it is about.';
+comment on column public.knowledge_items.content is 'The knowledge itself, up to 64 KiB; search works best on a few sentences.';
 comment on column public.knowledge_items.knowledge_type is 'factual, procedural, contextual, relational, experiential or technical_discovery.';
 comment on column public.knowledge_items.category is 'A word to sort by, of the user''s choice.';
 comment on column public.knowledge_items.subcategory is 'A finer one.';
-comment on column public.knowledge_items.title is 'One line that says what it is about.';
-comment on column public.knowledge_items.content is 'The knowledge itself, up to 64 KiB; search works best on a few sentences.';
-comment on column public.knowledge_items.content_hash is 'SHA-256 of title, content and project with white space folded, in hex.';
-comment on column public.knowledge_items.content_embedding is 'The vector of title and content; null until the worker has embedded them.';
-comment on column public.knowledge_items.embedding_model is 'The model that made the vector.';
-comment on column public.knowledge_items.context_data is 'Structured context; searched with @>.';
+comment on column public.knowledge_items.project_context is 'The project it belongs to; by default its session''s.';
+comment on column public.knowledge_items.validation_status is 'pending, validated, needs_update or deprecated (kept, but not retrieved).';
 comment on column public.knowledge_items.importance_score is '1 to 100; moves the rank a little.';
 comment on column public.knowledge_items.retrieval_triggers is 'Words, codes or phrases that should bring this item up.';
-comment on column public.knowledge_items.validation_status is 'pending, validated, needs_update or deprecated (kept, but not retrieved).';
-comment on column public.knowledge_items.validated_at is 'When it was last validated; kept when it is deprecated, so that history stays readable to those who relied on it.';
-comment on column public.knowledge_items.validated_by is 'Who decided the present status.';
-comment on column public.knowledge_items.validation_note is 'Why.';
-comment on column public.knowledge_items.project_context is 'The project it belongs to; by default its session''s.';
+comment on column public.knowledge_items.context_data is 'Structured context; searched with @>.';
+comment on column public.knowledge_items.workspace_id is 'The workspace it belongs to.';
+comment on column public.knowledge_items.owner_id is 'Who recorded it; null once that user''s account is deleted.';
 comment on column public.knowledge_items.created_in_session is 'The session that recorded it.';
 comment on column public.knowledge_items.session_position is 'Its place in the order of what the session recorded.';
 comment on column public.knowledge_items.created_by is 'Provenance as text: the session''s id, else the user''s.';
+comment on column public.knowledge_items.validated_at is 'When it was last validated; kept when it is deprecated, so that history stays readable to those who relied on it.';
+comment on column public.knowledge_items.validated_by is 'Who decided the present status.';
+comment on column public.knowledge_items.validation_note is 'Why.';
 comment on column public.knowledge_items.valid_from is 'From when it holds; null: always has.';
 comment on column public.knowledge_items.valid_to is 'Until when it held; null: still does.';
 comment on column public.knowledge_items.superseded_by is 'The item that replaces it; set by supersede_knowledge.';
@@ -122,6 +119,9 @@ comment on column public.knowledge_items.rating_sum is 'Sum of its effectiveness
 comment on column public.knowledge_items.rating_count is 'How many ratings it has.';
 comment on column public.knowledge_items.success_count is 'How often applying it worked.';
 comment on column public.knowledge_items.failure_count is 'How often it did not.';
+comment on column public.knowledge_items.content_hash is 'SHA-256 of title, content and project with white space folded, in hex.';
+comment on column public.knowledge_items.embedding_model is 'The model that made the vector.';
+comment on column public.knowledge_items.content_embedding is 'The vector of title and content; null until the worker has embedded them.';
 
 revoke all on public.knowledge_items from public, anon, authenticated, service_role;
 grant select on public.knowledge_items to authenticated;
