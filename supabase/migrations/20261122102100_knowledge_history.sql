@@ -11,8 +11,8 @@
 --   * Erasure is real: the item, its record, links, relationships, history, search document and jobs go, the search
 --     documents that had been widened by its words are built anew, and the sessions count it no more. What an erased
 --     item had superseded goes over to its successor, or comes back if it has none.
---   * Locks are taken in this order: the workspace's chain of supersession (advisory), session keys, items by id,
---     search documents by id, session rows by id.
+--   * Locks are taken in this order: the workspace's chain of supersession (advisory), the item's record, session
+--     keys, items by id, search documents by id, session rows by id.
 --
 -- Row versions that are no longer visible stay in the files until vacuum, and in backups until those are rotated.
 
@@ -321,6 +321,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_item public.knowledge_items;
+  v_kind text;
   v_links integer;
   v_relationships integer;
   v_retired uuid[];
@@ -338,6 +339,16 @@ begin
   end if;
   perform private.lock_supersession(v_item.workspace_id);
 
+  -- Whoever writes a record takes it before its item.
+  select c.kind into v_kind from private.companions c where c.knowledge_id = v_item.id;
+  case v_kind
+    when 'gotcha' then perform from public.technical_gotchas r where r.knowledge_id = v_item.id for update;
+    when 'command' then perform from public.command_patterns r where r.knowledge_id = v_item.id for update;
+    when 'interaction_pattern' then perform from public.interaction_patterns r where r.knowledge_id = v_item.id for update;
+    when 'insight' then perform from public.experiential_knowledge r where r.knowledge_id = v_item.id for update;
+    when 'decision' then perform from public.decision_evolution r where r.knowledge_id = v_item.id for update;
+    else null;
+  end case;
   -- Recording takes a session's key and then items, an edit an item and then the key. Between the two, this takes
   -- the key and tries for the items; where somebody is at work on them it lets the key go, waits, and tries again.
   loop

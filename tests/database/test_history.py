@@ -188,6 +188,16 @@ def test_two_supersessions_at_once_make_no_circle(world: World) -> None:
             second.result(10)
 
 
+def test_validating_what_is_superseded_by_its_twin_makes_no_circle(team: Team) -> None:
+    mine, hers = team.author.record("Same", "text"), team.colleague.record("Same", "text")
+    supersede(team.maintainer, mine, hers)
+    [done] = team.maintainer.rpc("validate_knowledge", knowledge_id=mine)
+    assert done["merged_ids"] == []
+    assert (
+        team.maintainer.value("select superseded_by from public.knowledge_items where id = %s", hers) is None
+    )
+
+
 # -- the trail -------------------------------------------------------------------------------------------------
 
 
@@ -451,6 +461,39 @@ def test_erasing_and_editing_at_once_do_not_deadlock(world: World) -> None:
             cursor.execute("update public.knowledge_items set content = 'edited' where id = %s", [item])
         assert len(erasing.result(10)) == 1
     assert not ana.sees(item)
+
+
+def test_an_erased_item_takes_its_record_along(world: World) -> None:
+    ana = world.sign_up("ana").start_session("s")
+    [gotcha] = ana.rpc(
+        "record_gotcha",
+        problem_description="zanzibar refused the connection",
+        attempted_solution="restarted zanzibar",
+        attempt_outcome="failed",
+    )
+    assert "technical_gotchas.problem_description" in traces(world, "zanzibar")
+    ana.rpc("forget_knowledge", knowledge_id=gotcha["knowledge_id"])
+    assert traces(world, "zanzibar") == []
+
+
+def test_erasing_and_recording_a_repeat_at_once_do_not_deadlock(world: World) -> None:
+    """A repeat takes the record and then its item, so an erasure does too."""
+    ana = world.sign_up("ana")
+    [gotcha] = ana.rpc("record_gotcha", problem_description="zanzibar refused the connection")
+    item = gotcha["knowledge_id"]
+    eraser = ana.inside()
+    assert eraser.connection
+    with ThreadPoolExecutor() as pool:
+        with ana.transaction() as cursor:
+            cursor.execute(
+                "select 1 from public.technical_gotchas where knowledge_id = %s for no key update", [item]
+            )
+            erasing = pool.submit(eraser.rpc, "forget_knowledge", knowledge_id=item)
+            world.wait_until_blocked(eraser)
+            [again] = call(cursor, "record_gotcha", problem_description="zanzibar refused the connection")
+            assert again["frequency_encountered"] == 2
+        assert len(erasing.result(10)) == 1
+    assert traces(world, "zanzibar") == []
 
 
 def test_erasing_twice_at_once_erases_once(world: World) -> None:
