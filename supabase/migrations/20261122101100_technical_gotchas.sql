@@ -483,20 +483,26 @@ begin
     with found as materialized (
       select s.knowledge_id, s.score, s.relevance_reason
         from public.search_knowledge(
-               query_text => left(find_gotchas.problem, 8000) || ' ' || v_signature,
+               -- Of a long stack trace the words of its frames would crowd out those of the problem.
+               query_text => concat_ws(' ', case when length(find_gotchas.problem) > 600
+                 then left(private.problem_line(find_gotchas.problem), 4000) else find_gotchas.problem end, v_signature),
                query_embedding => find_gotchas.problem_embedding,
                knowledge_types => '{technical_discovery}', max_results => 1000,
                embedding_model => find_gotchas.embedding_model) s
+    ), nominated as (
+      select g.knowledge_id from public.technical_gotchas g
+       where g.workspace_id = v_workspace and g.problem_signature = v_signature
+      union
+      select f.knowledge_id from found f
     ), matched as (
       select g, k, g.problem_signature = v_signature as is_exact,
              case when g.problem_signature = v_signature then 1 else coalesce(f.score, 0) end as match_score,
              f.relevance_reason
-        from public.technical_gotchas g
+        from nominated n
+        join public.technical_gotchas g on g.knowledge_id = n.knowledge_id
         join public.knowledge_items k on k.id = g.knowledge_id
         left join found f on f.knowledge_id = g.knowledge_id
-       where g.workspace_id = v_workspace
-         and (g.problem_signature = v_signature or f.knowledge_id is not null)
-         and k.validation_status <> 'deprecated' and k.superseded_by is null
+       where k.validation_status <> 'deprecated' and k.superseded_by is null
          and (k.valid_to is null or k.valid_to > now())
     ), weighed as (
       select m.*, a.worked, a.failed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -62,7 +62,12 @@ def test_arguments_are_checked(team: Team) -> None:
     with refused("PT400"):
         team.author.rpc("decision_history", max_results=0)
     secret = "postgresql://kp:s3cr3t-w0rd@db.internal/kp"
-    for more in ({"rationale": secret}, {"breakthrough": secret}, {"alternatives": {"other": secret}}):
+    secrets: tuple[dict[str, Any], ...] = (
+        {"rationale": secret},
+        {"breakthrough": secret},
+        {"alternatives": {"other": secret}},
+    )
+    for more in secrets:
         with refused("PT451"):
             stage(team.author, **more)
         stage(team.author, allow_credentials=True, **more)

@@ -147,7 +147,7 @@ def test_a_repeat_by_a_colleague_adds_counts_and_attempts_never_text(team: Team)
 # -- what must work --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", ["rpc", "table", "studio"])
+@pytest.mark.parametrize("door", ["rpc", "table", "service", "studio"])
 def test_the_companion_is_made_and_follows(team: Team, door: str) -> None:
     if door == "rpc":
         item = gotcha(team.author, severity_level=5)["knowledge_id"]
@@ -158,7 +158,8 @@ def test_the_companion_is_made_and_follows(team: Team, door: str) -> None:
             PROBLEM,
         )
     else:
-        [row] = team.world.superuser(
+        write = team.world.service().sql if door == "service" else team.world.superuser
+        [row] = write(
             "insert into public.technical_gotchas (problem_description, severity_level, workspace_id, owner_id)"
             " values (%s, 5, %s, %s) returning knowledge_id",
             PROBLEM,
@@ -231,6 +232,29 @@ def test_a_deprecated_gotcha_is_met_anew(team: Team) -> None:
     gotcha(team.author, working_solution="Start it.")
     with refused("PT409", "anew meanwhile"):
         team.maintainer.rpc("validate_knowledge", knowledge_id=old["knowledge_id"])
+
+
+def test_validation_merges_twins_and_their_repeats(team: Team) -> None:
+    mine, hers = gotcha(team.author), gotcha(team.colleague)
+    [done] = team.maintainer.rpc("validate_knowledge", knowledge_id=mine["knowledge_id"])
+    assert done["merged_ids"] == [hers["knowledge_id"]]
+    again = gotcha(team.colleague, attempted_solution="Wait", attempt_outcome="partial")
+    assert (again["outcome"], again["gotcha_id"]) == ("merged", mine["gotcha_id"])
+    assert [row["gotcha_id"] for row in team.colleague.rpc("find_gotchas", problem=PROBLEM)] == [
+        mine["gotcha_id"]
+    ]
+
+
+def test_a_long_stack_trace_finds_its_problem_by_words(team: Team) -> None:
+    gotcha(team.author, "The uploader reports a gateway timeout", working_solution="Raise it.")
+    frames = "".join(
+        f'  File "/srv/app/{chr(97 + i)}lpha{i}.py", line {i}, in beta{i}\n    gamma{i}()\n'
+        for i in range(60)
+    )
+    trace = f"Traceback (most recent call last):\n{frames}UploadError: gateway timeout in the uploader"
+    [found] = team.author.rpc("find_gotchas", problem=trace)
+    assert found["working_solution"] == "Raise it."
+    assert not found["exact_match"]
 
 
 def test_erasing_the_item_erases_the_gotcha(team: Team) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -68,7 +68,8 @@ def test_arguments_are_checked(team: Team) -> None:
         with refused("PT400"):
             team.author.rpc("match_interaction_patterns", **arguments)
     secret = {"example": "postgresql://kp:s3cr3t-w0rd@db.internal/kp"}
-    for arguments in ({"example": secret}, {"pattern_metadata": secret}):
+    secrets: tuple[dict[str, Any], ...] = ({"example": secret}, {"pattern_metadata": secret})
+    for arguments in secrets:
         with refused("PT451"):
             seen(team.author, **arguments)
         assert seen(team.author, allow_credentials=True, **arguments)["outcome"] == "merged"
