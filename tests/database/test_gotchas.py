@@ -257,6 +257,15 @@ def test_a_long_stack_trace_finds_its_problem_by_words(team: Team) -> None:
     assert not found["exact_match"]
 
 
+def test_a_deleted_users_gotcha_stays_and_merges(team: Team) -> None:
+    item = gotcha(team.author.start_session("work"))["knowledge_id"]
+    team.maintainer.rpc("validate_knowledge", knowledge_id=item)
+    team.world.superuser("delete from auth.users where id = %s", team.author.id)
+    assert gotcha(team.colleague)["knowledge_id"] == item
+    row = whole(team, item)
+    assert (row["owner_id"], row["discovery_session"], row["frequency_encountered"]) == (None, None, 2)
+
+
 def test_erasing_the_item_erases_the_gotcha(team: Team) -> None:
     first = gotcha(team.author)
     second = gotcha(team.author, "KeyError: 'other'")
