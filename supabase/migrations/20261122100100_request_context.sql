@@ -21,10 +21,10 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case current_setting('role')
-    when 'none' then session_user not in ('authenticator', 'anon', 'authenticated')
-    else current_setting('role') not in ('anon', 'authenticated')
-  end
+  -- A role that was made a member of authenticated is a user's, unless it is an operator's too.
+  select role not in ('authenticator', 'anon', 'authenticated')
+     and (not pg_has_role(role, 'authenticated', 'usage') or pg_has_role(role, 'service_role', 'usage'))
+    from (select coalesce(nullif(current_setting('role'), 'none'), session_user) as role) s
 $$;
 comment on function private.is_trusted() is
   'Whether the caller is an operator or the worker (service_role, postgres) rather than a signed-in user. Reads the role that was set, which SECURITY DEFINER does not change.';

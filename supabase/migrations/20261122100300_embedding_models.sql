@@ -48,7 +48,7 @@ alter table public.workspaces
 create index workspaces_embedding_model_idx on public.workspaces (embedding_model);
 comment on column public.workspaces.embedding_model is 'The model of its vectors; null: the default model.';
 
--- definer because triggers ask it for workspaces of which the caller may see nothing.
+-- definer because it is asked before the caller's membership is visible. Of a foreign workspace it tells nothing.
 create function private.model_of_workspace(workspace_id uuid)
 returns text
 language sql
@@ -57,11 +57,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
-    (select w.embedding_model from public.workspaces w where w.id = model_of_workspace.workspace_id),
+    (select w.embedding_model from public.workspaces w
+      where w.id = model_of_workspace.workspace_id
+        and (private.is_trusted() or exists (
+          select from public.workspace_members m where m.workspace_id = w.id and m.user_id = auth.uid()))),
     (select m.name from public.embedding_models m where m.is_default))
 $$;
 comment on function private.model_of_workspace(uuid) is
-  'The name of the embedding model in use in a workspace; null when there is no default model.';
+  'The name of the embedding model in use in a workspace of the caller''s, else of the default model; null when there is none.';
 
 create function private.require_model(embedding_model text, embedding extensions.vector)
 returns public.embedding_models

@@ -194,8 +194,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   update private.session_keys k set last_position = k.last_position + how_many
-   where k.session_id = reserve_session_positions.session_id
-     and (k.owner_id = auth.uid() or private.is_trusted())
+   where k.session_id = reserve_session_positions.session_id and how_many > 0
+     and (private.is_trusted() or k.owner_id = auth.uid() and exists (
+       select from public.workspace_members m where m.workspace_id = k.workspace_id and m.user_id = auth.uid()))
   returning k.last_position - how_many + 1
 $$;
 comment on function private.reserve_session_positions(uuid, integer) is
@@ -239,7 +240,9 @@ as $$
   update public.ai_sessions s
      set end_time = case when set_session_end.end_time is not null
                          then greatest(set_session_end.end_time, s.start_time) end  -- clocks can jump back
-   where s.id = set_session_end.session_id and (s.owner_id = auth.uid() or private.is_trusted())
+   where s.id = set_session_end.session_id
+     and (private.is_trusted() or s.owner_id = auth.uid() and exists (
+       select from public.workspace_members m where m.workspace_id = s.workspace_id and m.user_id = auth.uid()))
      and (s.end_time is null) <> (set_session_end.end_time is null)
 $$;
 comment on function private.set_session_end(uuid, timestamptz) is 'Ends (or with null reopens) a session of the caller''s.';

@@ -8,7 +8,8 @@
 --     Only maintainers and owners of the workspace validate; an edit of validated content by anyone else makes the
 --     item pending again.
 --   * The same text (title, content, project) is kept once per owner and workspace while it lives.
---   * A vector has the length of its registered model; when the text changes, the old vector goes.
+--   * A vector has the length of its registered model; when the text changes, the old vector goes. A vector of their
+--     own choice is given to a validated item by maintainers and the worker only: it decides what the item is found by.
 --   * Counters are not the caller's to write. Updates of counters alone touch no index (HOT) and fire no trigger.
 --   * Items are not deleted by their users: they are superseded or deprecated, or erased by forget_knowledge.
 
@@ -216,6 +217,11 @@ begin
       new.project_context := coalesce(new.project_context, v_session.project_context);
       if new.session_position is null then
         new.session_position := private.reserve_session_positions(new.created_in_session, 1);
+      elsif v_user and not exists (
+        select from private.session_keys s
+         where s.session_id = new.created_in_session and new.session_position between 1 and s.last_position
+      ) then
+        perform private.fail('PT403', 'session_position is given, not chosen', 'leave it out');
       end if;
     end if;
     new.created_by := coalesce(new.created_by, new.created_in_session::text, new.owner_id::text);
@@ -234,16 +240,27 @@ begin
        (old.title, old.content, old.knowledge_type, old.category, old.subcategory, old.context_data,
         old.importance_score, old.retrieval_triggers, old.project_context, old.valid_from, old.valid_to) then
       new.updated_at := clock_timestamp();
-      if not v_maintainer and old.validation_status in ('validated', 'needs_update') then
-        new.validation_status := 'pending';  -- the workspace trusted the old text, not this one
+      if not v_maintainer and old.validation_status <> 'pending' then
+        -- The workspace trusted the old text, not this one.
         new.validated_at := null;
+        if old.validation_status <> 'deprecated' then
+          new.validation_status := 'pending';
+        end if;
       end if;
+    end if;
+    if new.validation_note is distinct from old.validation_note and not v_maintainer then
+      perform private.fail('PT403', 'only maintainers and owners of the workspace say why an item has its status');
     end if;
     -- Not `is distinct from`: that looks for pgvector's `=` on the search path, where it is not.
     v_vector_changed := (new.content_embedding is null) <> (old.content_embedding is null)
       or new.content_embedding operator(extensions.<>) old.content_embedding;
     if v_text_changed and v_vector_changed is not true then
       new.content_embedding := null;
+    end if;
+    if not v_maintainer and new.validation_status in ('validated', 'needs_update') and new.content_embedding is not null
+       and (v_vector_changed or new.embedding_model is distinct from old.embedding_model) then
+      perform private.fail('PT403', 'the vector of a validated item is not its author''s to choose',
+        'leave it to the worker, or change the text with it');
     end if;
   end if;
 
@@ -277,7 +294,8 @@ create trigger knowledge_items_prepare_insert before insert on public.knowledge_
   for each row execute function private.prepare_knowledge_item();
 create trigger knowledge_items_prepare_update
   before update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
-    retrieval_triggers, project_context, valid_from, valid_to, validation_status, content_embedding, embedding_model
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status, validation_note, content_embedding,
+    embedding_model
   on public.knowledge_items
   for each row execute function private.prepare_knowledge_item();
 

@@ -56,25 +56,14 @@ revoke all on public.session_knowledge_links from public, anon, authenticated, s
 grant select on public.session_knowledge_links to authenticated;
 grant select, insert, update, delete on public.session_knowledge_links to service_role;
 
--- definer because the policy below would otherwise evaluate the policy of knowledge_items for every link.
-create function private.workspace_of_item(knowledge_id uuid)
-returns uuid
-language sql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$ select k.workspace_id from public.knowledge_items k where k.id = workspace_of_item.knowledge_id $$;
-comment on function private.workspace_of_item(uuid) is 'The workspace of an item, whoever asks.';
-revoke execute on function private.workspace_of_item(uuid) from public;
-grant execute on function private.workspace_of_item(uuid) to authenticated, service_role;
-
 create policy session_knowledge_links_select_own on public.session_knowledge_links for select to authenticated
-  using (
-    private.workspace_of_item(knowledge_id) = any (array(select private.my_workspaces()))
-    and (owner_id = (select auth.uid())
-         or private.workspace_of_item(knowledge_id) = any (array(select private.maintained_workspaces()))));
+  using (exists (
+    select from public.knowledge_items k
+     where k.id = session_knowledge_links.knowledge_id
+       and (session_knowledge_links.owner_id = (select auth.uid())
+            or k.workspace_id = any (array(select private.maintained_workspaces())))));
 comment on policy session_knowledge_links_select_own on public.session_knowledge_links is
-  'Members see their own links, maintainers those of their workspaces.';
+  'Members see their own links to items that they see, maintainers those of their workspaces.';
 
 -- definer because links and session counters are not the caller's to write.
 create function private.count_created_items()
@@ -101,8 +90,8 @@ create trigger knowledge_items_count_created after insert on public.knowledge_it
   referencing new table as inserted
   for each statement execute function private.count_created_items();
 
--- definer because a recall counts on items that the caller may read and not write. Its callers pass ids that they
--- have just read under the caller's policies; an id that the caller may not see changes a counter at most.
+-- definer because a recall counts on items that the caller may read and not write. Ids that the caller may not see
+-- are left out, and answered like those that name nothing.
 create function private.log_access(knowledge_ids uuid[])
 returns void
 language plpgsql
@@ -112,19 +101,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_session uuid := private.current_session();
+  v_visible uuid[] := array(select private.visible_items(knowledge_ids));
   v_new integer;
 begin
-  if coalesce(cardinality(knowledge_ids), 0) = 0 then
+  if cardinality(v_visible) = 0 then
     return;
   end if;
-  perform from public.knowledge_items k where k.id = any (knowledge_ids) order by k.id for no key update;
+  perform from public.knowledge_items k where k.id = any (v_visible) order by k.id for no key update;
   update public.knowledge_items k set access_count = k.access_count + 1, last_accessed = now()
-   where k.id = any (knowledge_ids);
+   where k.id = any (v_visible);
   if v_session is not null and auth.uid() is not null then
     insert into public.session_knowledge_links (session_id, knowledge_id, owner_id, interaction_type)
-    select v_session, x.id, auth.uid(), 'accessed'
-      from (select distinct unnest(knowledge_ids) as id) x
-     order by x.id
+    select v_session, k.id, auth.uid(), 'accessed'
+      from public.knowledge_items k where k.id = any (v_visible)
+     order by k.id
     on conflict (session_id, knowledge_id, interaction_type) where interaction_type in ('accessed', 'created') do nothing;
     get diagnostics v_new = row_count;
     if v_new > 0 then
@@ -135,7 +125,7 @@ begin
 end
 $$;
 comment on function private.log_access(uuid[]) is
-  'Counts a recall of these items, and in the current session each of them once.';
+  'Counts a recall of those of these items that the caller may see, and in the current session each of them once.';
 
 create type public.rated_knowledge as (
   knowledge_id uuid, rating_count integer, average_rating double precision, success_count integer, failure_count integer
@@ -153,6 +143,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if not exists (select from private.visible_items(array[add_rating.knowledge_id])) then
+    perform private.fail('PT404', 'no such knowledge item');
+  end if;
   perform from public.knowledge_items k where k.id = add_rating.knowledge_id for no key update;
   insert into public.session_knowledge_links (session_id, knowledge_id, interaction_type, effectiveness_rating,
     application_success, notes)
@@ -169,7 +162,7 @@ begin
       k.success_count, k.failure_count;
 end
 $$;
-comment on function private.add_rating(uuid, integer, boolean, text) is 'Links and counts one rating of an item that rate_knowledge has checked.';
+comment on function private.add_rating(uuid, integer, boolean, text) is 'Links and counts one rating of an item that the caller may see.';
 
 create function public.rate_knowledge(
   knowledge_id uuid, effectiveness_rating integer default null, application_success boolean default null,
@@ -188,9 +181,6 @@ begin
   end if;
   if rate_knowledge.effectiveness_rating not between 1 and 10 then
     perform private.fail('PT400', 'effectiveness_rating is between 1 and 10');
-  end if;
-  if not exists (select from public.knowledge_items k where k.id = rate_knowledge.knowledge_id) then
-    perform private.fail('PT404', 'no such knowledge item');
   end if;
   return query select * from private.add_rating(rate_knowledge.knowledge_id, rate_knowledge.effectiveness_rating,
     rate_knowledge.application_success, rate_knowledge.notes);

@@ -5,7 +5,9 @@
 -- Invariants
 --   * A document holds the item's own words (title and triggers weigh most), its date, tags and project, and what
 --     the session recorded just before and after it. A neighbour's words are there only if everybody who may see
---     the item may see the neighbour: else a search could be used to feel for hidden text.
+--     the item may see the neighbour: else a search could be used to feel for hidden text. A change of an item
+--     reaches all documents that hold its words, also past any number of items that may not be told.
+--   * What the caller may not see doesn't count in the statistics of words either: scores would tell of it.
 --   * Widening never touches the item's own row, so neither its vector nor the vector index is written again.
 --   * The words are stemmed by the row's own text search configuration.
 --   * A document's neighbours are read under the lock of the session's key, which recording takes too: of two
@@ -35,7 +37,7 @@ create table private.search_documents (
 create index search_documents_document_idx on private.search_documents using gin (document);
 create index search_documents_triggers_idx on private.search_documents using gin (triggers);
 create index search_documents_workspace_id_idx on private.search_documents (workspace_id, is_live)
-  include (document_length);
+  include (document_length, is_shared, owner_id, session_id);
 alter table private.search_documents enable row level security;
 comment on table private.search_documents is 'The words by which each item is found, and who may find it by them.';
 comment on column private.search_documents.knowledge_id is 'The item.';
@@ -140,16 +142,28 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- Locked first: of two changes in a session the later one decides with the earlier one's.
+  perform from private.session_keys s where s.session_id = new.created_in_session for no key update;
+  -- Its neighbour is whoever has fewer than two between that could be told instead: items that the workspace sees,
+  -- and between pending items pending ones too.
   perform private.refresh_search_documents(array(
     select new.id
     union
-    (select b.id from public.knowledge_items b
-      where b.created_in_session = new.created_in_session and b.session_position < new.session_position
-      order by b.session_position desc limit 2)
-    union
-    (select a.id from public.knowledge_items a
-      where a.created_in_session = new.created_in_session and a.session_position > new.session_position
-      order by a.session_position limit 2)));
+    select n.id
+      from (
+        select k.id, k.validation_status,
+               count(*) filter (where k.superseded_by is null and k.validation_status in ('validated', 'needs_update'))
+                 over between_them as shared_between,
+               count(*) filter (where k.superseded_by is null and k.validation_status <> 'deprecated')
+                 over between_them as living_between
+          from public.knowledge_items k
+         where k.created_in_session = new.created_in_session and k.session_position <> new.session_position
+        window between_them as (
+          partition by k.session_position > new.session_position
+          order by abs(k.session_position - new.session_position)
+          rows between unbounded preceding and 1 preceding)
+      ) n
+     where n.shared_between < 2 and (n.validation_status <> 'pending' or n.living_between < 2)));
   return null;
 end
 $$;
@@ -158,10 +172,20 @@ comment on function private.refresh_updated_documents() is 'Trigger: documents o
 create trigger knowledge_items_refresh_inserted after insert on public.knowledge_items
   referencing new table as inserted
   for each statement execute function private.refresh_inserted_documents();
+-- Besides the columns that a document is made of, those whose change can change the status by way of
+-- knowledge_items_prepare: a trigger on columns looks at what the statement names, not at what becomes of it.
 create trigger knowledge_items_refresh_updated
-  after update of title, content, retrieval_triggers, category, subcategory, project_context, validation_status,
-    superseded_by, valid_from, owner_id on public.knowledge_items
-  for each row execute function private.refresh_updated_documents();
+  after update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by, owner_id,
+    created_in_session
+  on public.knowledge_items
+  for each row
+  when ((new.title, new.content, new.category, new.subcategory, new.retrieval_triggers, new.project_context,
+         new.valid_from, new.validation_status, new.validated_at, new.superseded_by, new.owner_id, new.created_in_session)
+        is distinct from
+        (old.title, old.content, old.category, old.subcategory, old.retrieval_triggers, old.project_context,
+         old.valid_from, old.validation_status, old.validated_at, old.superseded_by, old.owner_id, old.created_in_session))
+  execute function private.refresh_updated_documents();
 
 -- definer because of row-level security and GIN, see above; the WHERE carries the visibility rule.
 create function private.keyword_candidates(
@@ -216,6 +240,7 @@ begin
       select count(*)::double precision as size, greatest(avg(d.document_length), 1) as average_length
         from private.search_documents d
        where d.workspace_id = keyword_candidates.workspace_id and d.is_live
+         and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
     ), occurrences as (
       select m.knowledge_id, m.document_length, u.lexeme, u.weights <> array_fill('D'::text, array[cardinality(u.weights)]) as own,
              (select sum(case x.weight when 'A' then 1.5 when 'B' then 1.0 when 'C' then 0.7 else 0.4 end)

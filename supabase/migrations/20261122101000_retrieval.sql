@@ -60,7 +60,7 @@ comment on function private.nearest_query(public.embedding_models, boolean) is
 create type private.vector_scope as (model public.embedding_models, exact boolean);
 comment on type private.vector_scope is 'The model whose vectors a search compares, and whether it compares all of them.';
 
--- definer because large_workspaces and the models of foreign workspaces are not the caller's to read.
+-- definer because large_workspaces is not the caller's to read. Of a foreign workspace it tells nothing.
 create function private.vector_scope(workspace_id uuid, embedding_model text, query_embedding extensions.vector)
 returns private.vector_scope
 language plpgsql
@@ -74,7 +74,9 @@ begin
   select m, l.workspace_id is null into v_scope.model, v_scope.exact
     from public.embedding_models m
     left join public.workspaces w on w.id = vector_scope.workspace_id
-    left join private.large_workspaces l on l.workspace_id = vector_scope.workspace_id
+      and (private.is_trusted() or exists (
+        select from public.workspace_members u where u.workspace_id = w.id and u.user_id = auth.uid()))
+    left join private.large_workspaces l on l.workspace_id = w.id
    where case when vector_scope.embedding_model is not null then m.name = vector_scope.embedding_model
               when w.embedding_model is not null then m.name = w.embedding_model
               else m.is_default end;
