@@ -50,7 +50,8 @@ create type private.companion_text as (
 );
 comment on type private.companion_text is 'What a companion item says: rendered from its record.';
 
--- definer because nobody writes companions directly. Only triggers get past its first line.
+-- definer because nobody writes companions directly. Only triggers get past its first line, and since a caller can put
+-- a trigger on a temporary table, what they register is checked as well.
 create function private.register_companion(
   knowledge_id uuid, kind text, workspace_id uuid, owner_id uuid, signature text
 )
@@ -63,6 +64,12 @@ as $$
 begin
   if pg_trigger_depth() = 0 then
     perform private.fail('PT403', 'companions are registered by triggers');
+  end if;
+  if not (select a.is_editable from private.item_access(register_companion.knowledge_id) a)
+     or not exists (select from public.knowledge_items k
+                     where k.id = register_companion.knowledge_id and k.workspace_id = register_companion.workspace_id
+                       and k.owner_id is not distinct from register_companion.owner_id) then
+    perform private.fail('PT404', 'no such knowledge item');
   end if;
   insert into private.companions (knowledge_id, kind, workspace_id, owner_id, signature)
   values (register_companion.knowledge_id, register_companion.kind, register_companion.workspace_id,

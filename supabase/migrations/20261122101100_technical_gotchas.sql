@@ -84,7 +84,10 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v text := private.problem_line(problem);
+  -- What names an error stands near the beginning or the end of what is pasted; the patterns below take time in
+  -- proportion to the text.
+  v text := left(private.problem_line(case when length(problem) <= 20000 then problem
+    else left(problem, 10000) || e'\n' || right(problem, 10000) end), 2000);
 begin
   -- Times: ISO 8601, syslog, of day.
   v := regexp_replace(v, '\[?\d{4}[-/]\d\d[-/]\d\d([T ]\d\d:\d\d(:\d\d)?([.,]\d+)?)?( ?(Z|UTC|GMT|[+-]\d\d:?\d\d))?\]?', ' ', 'g');

@@ -138,6 +138,13 @@ declare
   v_before timestamptz;
   v_after timestamptz;
 begin
+  -- Called directly too: what the caller may not see is not there, and is neither locked nor told apart.
+  if exists (select from unnest(array[write_supersession.knowledge_id, write_supersession.replacement_id]) named (id)
+              where named.id is not null
+                and named.id not in (select private.visible_items(
+                  array[write_supersession.knowledge_id, write_supersession.replacement_id]))) then
+    perform private.fail('PT404', 'no such knowledge item');
+  end if;
   select k.* into v_item from public.knowledge_items k where k.id = write_supersession.knowledge_id;
   perform private.lock_supersession(v_item.workspace_id);
   perform from public.knowledge_items k

@@ -21,12 +21,7 @@ CREDENTIALS = {
     "a Stripe key": "sk_" + "live_" + "4eC39HqLyjWDarjt",
     "an API key": "sk-" + "proj-" + "Ab3" * 10,
     "a Supabase secret key": "sb_" + "secret_" + "Ab3" * 8,
-    "a JSON web token": "ey"
-    + "JhbGciOiJIUzI1NiJ9"
-    + ".ey"
-    + "JzdWIiOiIxMjM0NTY3"
-    + "."
-    + "c2lnbmF0dXJlLXNpZw",
+    "a JSON web token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3.c2lnbmF0dXJlLXNpZw",
     "a URL with a password": "postgresql://app:" + "hunter2horse" + "@db.example.org/app",
     "a password or key": "password = " + "9fK2mQ7xTz4Lw8Ra",
 }
