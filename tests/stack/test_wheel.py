@@ -42,7 +42,7 @@ def test_what_runs_without_a_checkout_travels_in_the_wheel(wheel: Path) -> None:
     bootstrap = {f"_resources/bootstrap/{p.name}" for p in (ROOT / "supabase" / "bootstrap").glob("*.sql")}
     front = {f"embedded/front/{name}" for name in ("front.mjs", "package.json", "package-lock.json")}
     assert migrations | bootstrap | front | {"py.typed"} <= names
-    assert not [name for name in names if "__pycache__" in name or "node_modules" in name or "test" in name]
+    assert not [name for name in names if {"__pycache__", "node_modules", "tests"} & set(name.split("/"))]
 
 
 @pytest.fixture
