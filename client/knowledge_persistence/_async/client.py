@@ -23,7 +23,7 @@ from knowledge_persistence.models import (
 from knowledge_persistence.settings import Settings
 
 from .core import AsyncCore
-from .knowledge import AsyncKnowledgeMethods
+from .memory import AsyncMemory
 from .session import AsyncSessionHandle
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .transport import AsyncTransport
 
 
-class AsyncKnowledgeClient(AsyncKnowledgeMethods):
+class AsyncKnowledgeClient(AsyncMemory):
     """A memory: record what was learned, get it back when it is wanted.
 
     Make one with `connect_async`, and use it with ``async with``, or close it.

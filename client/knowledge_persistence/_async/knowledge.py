@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final, cast
 
@@ -22,6 +21,8 @@ from knowledge_persistence.models import (
     to_json,
 )
 
+from .methods import AsyncMethods
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
@@ -30,23 +31,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from knowledge_persistence._values import Argument, CallMode, RequestContext
+    from knowledge_persistence._values import Argument, CallMode
     from knowledge_persistence.models import JSON, JSONObject, KnowledgeType, ValidationStatus
-
-    from .core import AsyncCore
 
 _BATCH: Final = 1000
 
 
-class AsyncKnowledgeMethods(ABC):
+class AsyncKnowledgeMethods(AsyncMethods):
     """Record, recall, validate, rate: the same under the client and under one of its sessions."""
-
-    _core: AsyncCore
-    _project: str | None = None
-
-    @abstractmethod
-    async def _request_context(self) -> RequestContext:
-        """Return the workspace and session that requests name."""
 
     async def remember(
         self,

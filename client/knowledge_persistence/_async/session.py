@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from knowledge_persistence._values import RequestContext
 from knowledge_persistence.errors import ConfigurationError, KnowledgePersistenceError
 
-from .knowledge import AsyncKnowledgeMethods
+from .memory import AsyncMemory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("knowledge_persistence")
 
 
-class AsyncSessionHandle(AsyncKnowledgeMethods):
+class AsyncSessionHandle(AsyncMemory):
     """A session: what is recorded and recalled through it belongs to it.
 
     Entering starts or resumes it, leaving ends it, also when the body raises; then the closing summary says

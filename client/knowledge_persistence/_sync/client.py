@@ -24,7 +24,7 @@ from knowledge_persistence.models import (
 from knowledge_persistence.settings import Settings
 
 from .core import Core
-from .knowledge import KnowledgeMethods
+from .memory import Memory
 from .session import SessionHandle
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 
-class KnowledgeClient(KnowledgeMethods):
+class KnowledgeClient(Memory):
     """A memory: record what was learned, get it back when it is wanted.
 
     Make one with `connect`, and use it with ``with``, or close it.

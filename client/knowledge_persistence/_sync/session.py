@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from knowledge_persistence._values import RequestContext
 from knowledge_persistence.errors import ConfigurationError, KnowledgePersistenceError
 
-from .knowledge import KnowledgeMethods
+from .memory import Memory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("knowledge_persistence")
 
 
-class SessionHandle(KnowledgeMethods):
+class SessionHandle(Memory):
     """A session: what is recorded and recalled through it belongs to it.
 
     Entering starts or resumes it, leaving ends it, also when the body raises; then the closing summary says

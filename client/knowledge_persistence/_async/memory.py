@@ -1,0 +1,19 @@
+"""Everything that the client and a session have in common."""
+
+from __future__ import annotations
+
+from .graph import AsyncGraphMethods
+from .history import AsyncHistoryMethods
+from .knowledge import AsyncKnowledgeMethods
+from .quality import AsyncQualityMethods
+from .specialised import AsyncSpecialisedMethods
+
+
+class AsyncMemory(
+    AsyncKnowledgeMethods,
+    AsyncSpecialisedMethods,
+    AsyncGraphMethods,
+    AsyncQualityMethods,
+    AsyncHistoryMethods,
+):
+    """Record, recall, validate, relate: the same under the client and under one of its sessions."""

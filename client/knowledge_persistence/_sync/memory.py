@@ -1,0 +1,20 @@
+# Generated from _async/memory.py by scripts/generate-sync: edit that, not this.
+"""Everything that the client and a session have in common."""
+
+from __future__ import annotations
+
+from .graph import GraphMethods
+from .history import HistoryMethods
+from .knowledge import KnowledgeMethods
+from .quality import QualityMethods
+from .specialised import SpecialisedMethods
+
+
+class Memory(
+    KnowledgeMethods,
+    SpecialisedMethods,
+    GraphMethods,
+    QualityMethods,
+    HistoryMethods,
+):
+    """Record, recall, validate, relate: the same under the client and under one of its sessions."""
