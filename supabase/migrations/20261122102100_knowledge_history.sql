@@ -1,6 +1,7 @@
 -- History: what became of an item, and what is left of it when it is erased.
 --
--- Owns: knowledge_status_history, supersede_knowledge, forget_knowledge, and what follows the deletion of an item.
+-- Owns: knowledge_status_history, private.status_at (what items were at a moment), supersede_knowledge,
+-- forget_knowledge, and what follows the deletion of an item.
 --
 -- Invariants
 --   * Every change of an item's status, and of what supersedes it, is written down by trigger: who, when, from what to
@@ -106,6 +107,57 @@ create trigger knowledge_items_note_updated
   for each row
   when (old.validation_status is distinct from new.validation_status or old.superseded_by is distinct from new.superseded_by)
   execute function private.note_item_change();
+
+-- As the caller: of an item that the caller may not see there is no row. Set-based, so that a search can ask it about
+-- all its candidates at once; a call costs one look at the items and one at their trail.
+create function private.status_at(as_of timestamptz, knowledge_ids uuid[])
+returns table (
+  knowledge_id uuid, existed boolean, validation_status text, is_superseded boolean, superseded_by uuid,
+  valid_from timestamptz, valid_to timestamptz, in_force boolean
+)
+language sql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+  with trail as materialized (
+    select h.* from public.knowledge_status_history h where h.knowledge_id = any (status_at.knowledge_ids)
+  ), status_before as (
+    select distinct on (h.knowledge_id) h.knowledge_id, h.to_status
+      from trail h where h.change = 'status' and h.changed_at <= as_of order by h.knowledge_id, h.id desc
+  ), status_after as (
+    select distinct on (h.knowledge_id) h.knowledge_id, coalesce(h.from_status, h.to_status) as status
+      from trail h where h.change = 'status' and h.changed_at > as_of order by h.knowledge_id, h.id
+  ), place_before as (
+    select distinct on (h.knowledge_id) h.knowledge_id, h.change = 'superseded' as is_superseded, h.superseded_by
+      from trail h where h.change <> 'status' and h.changed_at <= as_of order by h.knowledge_id, h.id desc
+  ), place_after as (
+    select distinct on (h.knowledge_id) h.knowledge_id, h.valid_to_before
+      from trail h where h.change <> 'status' and h.changed_at > as_of order by h.knowledge_id, h.id
+  ), then_was as (
+    select k.id, k.created_at <= as_of as existed,
+           coalesce(sb.to_status, sa.status, k.validation_status)::text as validation_status,
+           case when pb.knowledge_id is not null then pb.is_superseded
+                when pa.knowledge_id is not null then false
+                else k.superseded_by is not null end as is_superseded,
+           case when pb.knowledge_id is not null then pb.superseded_by
+                when pa.knowledge_id is null then k.superseded_by end as superseded_by,
+           k.valid_from,
+           case when pa.knowledge_id is not null then pa.valid_to_before else k.valid_to end as valid_to
+      from public.knowledge_items k
+      left join status_before sb on sb.knowledge_id = k.id
+      left join status_after sa on sa.knowledge_id = k.id
+      left join place_before pb on pb.knowledge_id = k.id
+      left join place_after pa on pa.knowledge_id = k.id
+     where k.id = any (status_at.knowledge_ids)
+  )
+  select t.id, t.existed, t.validation_status, t.is_superseded, t.superseded_by, t.valid_from, t.valid_to,
+         t.existed and t.validation_status <> 'deprecated' and not t.is_superseded
+           and (t.valid_from is null or t.valid_from <= as_of) and (t.valid_to is null or t.valid_to > as_of)
+    from then_was t
+$$;
+comment on function private.status_at(timestamptz, uuid[]) is
+  'What these items were at a moment, for those that the caller may see: whether they existed, their status, whether and by what they were superseded, their validity, and whether all that let a search return them (in_force).';
 
 create function private.lock_supersession(workspace_id uuid)
 returns void
@@ -427,11 +479,11 @@ comment on function public.forget_knowledge(uuid) is
   'Erases an item for good, with its record, links, relationships, history, search text and embedding: for its owner and for maintainers of the workspace. There is no undo; to take an item out of retrieval, supersede or deprecate it.';
 
 revoke execute on function
-  private.note_item_change(), private.lock_supersession(uuid), private.write_supersession(uuid, uuid),
+  private.status_at(timestamptz, uuid[]), private.note_item_change(), private.lock_supersession(uuid), private.write_supersession(uuid, uuid),
   public.supersede_knowledge(uuid, uuid), private.refresh_documents_beside(), private.uncount_erased_items(),
   private.erase_item(uuid), public.forget_knowledge(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.write_supersession(uuid, uuid), public.supersede_knowledge(uuid, uuid), private.erase_item(uuid),
+  private.status_at(timestamptz, uuid[]), private.write_supersession(uuid, uuid), public.supersede_knowledge(uuid, uuid), private.erase_item(uuid),
   public.forget_knowledge(uuid)
   to authenticated, service_role;

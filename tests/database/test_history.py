@@ -243,6 +243,56 @@ def test_the_trail_outlives_who_made_it(team: Team) -> None:
     assert row == {"to_status": "validated", "changed_by": None}
 
 
+# -- what it was at a moment -----------------------------------------------------------------------------------
+
+
+def at(persona: Persona, moment: object, *items: uuid.UUID) -> dict[uuid.UUID, dict[str, object]]:
+    rows = persona.sql("select * from private.status_at(%s, %s)", moment, list(items))
+    return {row.pop("knowledge_id"): row for row in rows}
+
+
+def test_what_one_may_not_see_was_nothing_at_any_moment(team: Team) -> None:
+    item = team.author.record("pending")
+    for persona in (team.colleague, team.reader, team.stranger):
+        assert at(persona, "2100-01-01", item, NOBODY) == {}
+    with refused("42501"):
+        at(team.world.anon(), "2100-01-01", item)
+
+
+def test_an_item_is_at_each_moment_what_it_was_then(team: Team) -> None:
+    def moment() -> object:
+        return team.world.superuser("select clock_timestamp() as now")[0]["now"]
+
+    before = moment()
+    old = team.author.record("old", valid_to="2100-01-01")
+    new = team.author.record("new", valid_from="2020-01-01")
+    recorded = moment()
+    for item in (old, new):
+        team.maintainer.rpc("validate_knowledge", knowledge_id=item)
+    validated = moment()
+    supersede(team.maintainer, old, new)
+    superseded = moment()
+    supersede(team.maintainer, old, None)
+    team.maintainer.rpc("validate_knowledge", knowledge_id=old, validation_status="deprecated")
+    deprecated = moment()
+
+    def was(when: object) -> tuple[object, ...]:
+        row = at(team.reader, when, old, new)[old]
+        return (row["existed"], row["validation_status"], row["superseded_by"], row["in_force"])
+
+    assert was(before)[0] is False
+    assert was(before)[3] is False
+    assert was(recorded) == (True, "pending", None, True)
+    assert was(validated) == (True, "validated", None, True)
+    assert was(superseded) == (True, "validated", new, False)
+    assert was(deprecated) == (True, "deprecated", None, False)
+    # The replacement's validity began long before it was recorded: so did the end of the old one's, once known.
+    assert str(at(team.reader, validated, old)[old]["valid_to"]).startswith("2100")
+    assert str(at(team.reader, superseded, old)[old]["valid_to"]).startswith("2020")
+    assert at(team.reader, "2101-01-01", new)[new]["in_force"] is True
+    assert at(team.reader, "2019-01-01", new)[new]["in_force"] is False
+
+
 # -- supersession ----------------------------------------------------------------------------------------------
 
 
