@@ -311,7 +311,8 @@ create type public.decision_trail as (
 comment on type public.decision_trail is 'A decision with its stages. is_in_force: neither deprecated nor superseded.';
 
 create function public.decision_history(
-  decision_topic text default null, project_context text default null, max_results integer default 50
+  decision_topic text default null, project_context text default null, max_results integer default 50,
+  topic_embedding extensions.vector default null, embedding_model text default null
 )
 returns setof public.decision_trail
 language plpgsql
@@ -333,8 +334,9 @@ begin
   return query
     with found as materialized (
       select s.knowledge_id, s.score, s.relevance_reason
-        from public.search_knowledge(query_text => v_topic, knowledge_types => '{contextual}',
-               categories => '{decision}', max_results => 1000) s
+        from public.search_knowledge(query_text => v_topic, query_embedding => decision_history.topic_embedding,
+               knowledge_types => '{contextual}', categories => '{decision}', max_results => 1000,
+               embedding_model => decision_history.embedding_model) s
        where v_topic is not null
     )
     select d.id, d.knowledge_id, d.decision_topic::text, d.project_context::text, d.final_understanding is not null,
@@ -355,18 +357,18 @@ begin
      limit decision_history.max_results;
 end
 $$;
-comment on function public.decision_history(text, text, integer) is
-  'Decisions with their stages: of a topic (the same first, then what search finds for its words), of a project, or all, newest first. Retired ones are told by is_in_force. Reads only.';
+comment on function public.decision_history(text, text, integer, extensions.vector, text) is
+  'Decisions with their stages: of a topic (the same first, then what search finds for its words and its vector), of a project, or all, newest first. Retired ones are told by is_in_force. Reads only.';
 
 revoke execute on function
   private.decision_signature(text, text), private.render_decision(public.decision_evolution),
   private.keep_decision_companion(), private.append_decision_stage(uuid, jsonb),
   public.record_decision_stage(text, text, text[], text, jsonb, boolean, text, text, text, extensions.vector, text, boolean),
-  public.decision_history(text, text, integer)
+  public.decision_history(text, text, integer, extensions.vector, text)
   from public, anon, authenticated, service_role;
 grant execute on function
   private.decision_signature(text, text), private.render_decision(public.decision_evolution),
-  public.decision_history(text, text, integer)
+  public.decision_history(text, text, integer, extensions.vector, text)
   to authenticated, service_role;
 grant execute on function
   private.append_decision_stage(uuid, jsonb),
