@@ -44,6 +44,10 @@ class EmbeddingError(KnowledgePersistenceError):
     """A text can't be embedded: no embedder, a failing provider, or a wrong answer from it."""
 
 
+class ModelError(KnowledgePersistenceError):
+    """A chat model gives no answer, or none that can be read."""
+
+
 class APIError(KnowledgePersistenceError):
     """The deployment answered with an error.
 

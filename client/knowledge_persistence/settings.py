@@ -51,6 +51,7 @@ class Settings:
         embedding_dimensions: ask the OpenAI-compatible model for vectors of this length
             (`KP_EMBEDDING_DIMENSIONS`).
         embedding_model_path: an ONNX file to use instead of the packaged one (`KP_EMBEDDING_MODEL_PATH`).
+        chat_model: what answers and judges validation tests (`KP_CHAT_MODEL`); it is sent what memory holds.
         openai_api_key: `OPENAI_API_KEY`.
         openai_base_url: `OPENAI_BASE_URL`.
     """
@@ -69,6 +70,7 @@ class Settings:
     embedding_model: str | None = None
     embedding_dimensions: int | None = None
     embedding_model_path: Path | None = None
+    chat_model: str | None = None
     openai_api_key: str | None = None
     openai_base_url: str | None = None
 
@@ -108,6 +110,7 @@ class Settings:
             embedding_model=get("KP_EMBEDDING_MODEL"),
             embedding_dimensions=_positive("KP_EMBEDDING_DIMENSIONS", get("KP_EMBEDDING_DIMENSIONS")),
             embedding_model_path=Path(model_path).expanduser() if model_path else None,
+            chat_model=get("KP_CHAT_MODEL"),
             openai_api_key=get("OPENAI_API_KEY"),
             openai_base_url=get("OPENAI_BASE_URL"),
         )

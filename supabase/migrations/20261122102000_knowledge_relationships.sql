@@ -1,6 +1,6 @@
 -- Relationships: how one piece of knowledge stands to another.
 --
--- Owns: knowledge_relationships, the functions that write, propose, decide and walk them.
+-- Owns: knowledge_relationships, the functions that write, propose, decide, list and walk them.
 --
 -- Invariants, held by triggers and policies through every door
 --   * Both ends lie in one workspace. A relationship is seen by whoever sees both ends, and by nobody else.
@@ -758,12 +758,156 @@ $$;
 comment on function public.knowledge_neighborhood(uuid, integer, text[], integer) is
   'The items within max_depth steps of an item over accepted relationships in both directions, nearest first, each once by a shortest path (of several the strongest); the first row is the item itself. At most max_items, the strongest of a level first.';
 
+create type public.listed_relationship as (
+  relationship_id uuid, source_knowledge_id uuid, source_title text, target_knowledge_id uuid, target_title text,
+  relationship_type text, strength double precision, status text, reason text, relationship_context text,
+  created_at timestamptz
+);
+comment on type public.listed_relationship is 'A relationship with the titles of its ends.';
+
+create function public.list_relationships(
+  knowledge_id uuid default null, status text default null, max_results integer default 50
+)
+returns setof public.listed_relationship
+language plpgsql
+stable
+rows 50
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_workspace uuid;
+begin
+  if list_relationships.max_results is null or list_relationships.max_results not between 1 and 1000 then
+    perform private.fail('PT400', 'max_results is between 1 and 1000');
+  end if;
+  if list_relationships.status not in ('proposed', 'accepted', 'rejected') then
+    perform private.fail('PT400', format('%L is no status of a relationship', list_relationships.status),
+      'it is proposed, accepted or rejected');
+  end if;
+  if list_relationships.knowledge_id is null then
+    v_workspace := private.current_workspace();
+  elsif not exists (select from public.knowledge_items k where k.id = list_relationships.knowledge_id) then
+    perform private.fail('PT404', 'no such knowledge item');
+  end if;
+  return query
+    select r.id, r.source_knowledge_id, s.title::text, r.target_knowledge_id, t.title::text,
+           r.relationship_type::text, r.strength::double precision, r.status::text, r.reason, r.relationship_context,
+           r.created_at
+      from (
+        select x.* from public.knowledge_relationships x where x.workspace_id = v_workspace
+        union all
+        select x.* from public.knowledge_relationships x where x.source_knowledge_id = list_relationships.knowledge_id
+        union all
+        select x.* from public.knowledge_relationships x where x.target_knowledge_id = list_relationships.knowledge_id
+      ) r
+      join public.knowledge_items s on s.id = r.source_knowledge_id
+      join public.knowledge_items t on t.id = r.target_knowledge_id
+     where list_relationships.status is null or r.status = list_relationships.status
+     order by r.relationship_type = 'contradicts' desc, r.strength desc, r.created_at desc, r.id
+     limit list_relationships.max_results;
+end
+$$;
+comment on function public.list_relationships(uuid, text, integer) is
+  'The relationships of one item, or of the current workspace, of one status or of all: contradictions first, then the strongest. With status proposed: what waits for decide_relationship.';
+
+create type public.knowledge_graph_part as (items jsonb, relationships jsonb, relationships_left_out integer);
+comment on type public.knowledge_graph_part is
+  'A piece of the graph to draw: items (with depth, 0 for the middle; null where there is none) and the accepted relationships between them.';
+
+create function public.knowledge_graph(
+  knowledge_id uuid default null, max_depth integer default 2, relationship_types text[] default null,
+  max_items integer default 200, max_relationships integer default 2000
+)
+returns setof public.knowledge_graph_part
+language plpgsql
+stable
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_excerpt constant integer := 4000;
+  v_workspace uuid;
+  v_ids uuid[];
+  v_depths integer[];
+  v_items jsonb;
+  v_relationships jsonb;
+  v_left_out integer;
+begin
+  if knowledge_graph.max_items is null or knowledge_graph.max_items not between 1 and 1000 then
+    perform private.fail('PT400', 'max_items is between 1 and 1000');
+  end if;
+  if knowledge_graph.max_relationships is null or knowledge_graph.max_relationships not between 1 and 10000 then
+    perform private.fail('PT400', 'max_relationships is between 1 and 10000');
+  end if;
+  if not knowledge_graph.relationship_types <@ array[
+    'depends_on', 'enhances', 'contradicts', 'builds_upon', 'required_for', 'similar_to'] then
+    perform private.fail('PT400', 'relationship_types names an unknown type',
+      'the types are depends_on, enhances, contradicts, builds_upon, required_for and similar_to');
+  end if;
+  if knowledge_graph.knowledge_id is null then
+    v_workspace := private.current_workspace();
+    select array_agg(e.id order by e.degree desc, e.id) into v_ids
+      from (
+        select b.id, count(*) as degree
+          from public.knowledge_relationships r
+          cross join lateral (values (r.source_knowledge_id), (r.target_knowledge_id)) b (id)
+         where r.workspace_id = v_workspace and r.status = 'accepted'
+           and (knowledge_graph.relationship_types is null or r.relationship_type = any (knowledge_graph.relationship_types))
+         group by b.id
+         order by degree desc, b.id
+         limit knowledge_graph.max_items
+      ) e;
+  else
+    select array_agg(n.knowledge_id order by n.ordinality), array_agg(n.depth order by n.ordinality) into v_ids, v_depths
+      from public.knowledge_neighborhood(
+             knowledge_graph.knowledge_id, knowledge_graph.max_depth, knowledge_graph.relationship_types,
+             knowledge_graph.max_items) with ordinality n;
+  end if;
+
+  select coalesce(jsonb_agg(jsonb_build_object(
+           'knowledge_id', k.id, 'title', k.title, 'content', left(k.content, v_excerpt),
+           'knowledge_type', k.knowledge_type, 'category', k.category, 'project_context', k.project_context,
+           'validation_status', k.validation_status, 'importance_score', k.importance_score,
+           'retrieval_triggers', k.retrieval_triggers, 'created_at', k.created_at, 'depth', v_depths[i.place]
+         ) order by i.place), '[]')
+    into v_items
+    from unnest(v_ids) with ordinality i (id, place)
+    join public.knowledge_items k on k.id = i.id;
+
+  -- Where there are too many, each item keeps its strongest before any has its second.
+  with among as materialized (
+    select r.*,
+           least(row_number() over (partition by r.source_knowledge_id order by r.strength desc, r.id),
+                 row_number() over (partition by r.target_knowledge_id order by r.strength desc, r.id)) as place
+      from unnest(v_ids) s (id)
+      join public.knowledge_relationships r on r.source_knowledge_id = s.id
+      join unnest(v_ids) t (id) on t.id = r.target_knowledge_id
+     where r.status = 'accepted'
+       and (knowledge_graph.relationship_types is null or r.relationship_type = any (knowledge_graph.relationship_types))
+  ), kept as (
+    select a.* from among a order by a.place, a.strength desc, a.id limit knowledge_graph.max_relationships
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+           'relationship_id', r.id, 'source_knowledge_id', r.source_knowledge_id,
+           'target_knowledge_id', r.target_knowledge_id, 'relationship_type', r.relationship_type,
+           'strength', r.strength, 'relationship_context', r.relationship_context
+         ) order by r.place, r.strength desc, r.id), '[]'),
+         (select count(*) from among) - count(*)
+    into v_relationships, v_left_out
+    from kept r;
+  return query select v_items, v_relationships, v_left_out;
+end
+$$;
+comment on function public.knowledge_graph(uuid, integer, text[], integer, integer) is
+  'The items of knowledge_neighborhood with the beginning of their text, and every accepted relationship between them, the strongest of each item first, in one row: what a picture of the graph is drawn from. Without an item: the most related ones of the current workspace.';
+
 revoke execute on function
   private.visible_items(uuid[]), private.prepare_relationship(), private.refuse_dependency_cycle(),
   private.settle_relationship(uuid, boolean, double precision, text), private.contradiction(text, text, boolean),
   public.relate_knowledge(uuid, uuid, text, double precision, text), public.remove_relationship(uuid),
   public.decide_relationship(uuid, boolean), public.discover_relationships(uuid, integer),
-  public.knowledge_neighborhood(uuid, integer, text[], integer)
+  public.knowledge_neighborhood(uuid, integer, text[], integer), public.list_relationships(uuid, text, integer),
+  public.knowledge_graph(uuid, integer, text[], integer, integer)
   from public, anon, authenticated, service_role;
 grant execute on function
   private.visible_items(uuid[]), private.settle_relationship(uuid, boolean, double precision, text),
@@ -771,4 +915,7 @@ grant execute on function
   public.remove_relationship(uuid), public.decide_relationship(uuid, boolean),
   public.discover_relationships(uuid, integer)
   to authenticated;
-grant execute on function public.knowledge_neighborhood(uuid, integer, text[], integer) to authenticated, service_role;
+grant execute on function
+  public.knowledge_neighborhood(uuid, integer, text[], integer), public.list_relationships(uuid, text, integer),
+  public.knowledge_graph(uuid, integer, text[], integer, integer)
+  to authenticated, service_role;

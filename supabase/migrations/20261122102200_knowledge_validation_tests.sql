@@ -240,6 +240,146 @@ create trigger knowledge_items_untest_erased after delete on public.knowledge_it
   referencing old table as erased
   for each statement execute function private.untest_erased_items();
 
+create type public.recorded_validation_test as (test_id uuid, test_name text, workspace_id uuid, outcome text);
+comment on type public.recorded_validation_test is 'A test as record_validation_test has kept it. outcome: created or updated.';
+
+create function public.record_validation_test(
+  test_name text, test_scenario text, expected_knowledge_ids uuid[] default null,
+  forbidden_knowledge_ids uuid[] default null, within_top integer default 5, expected_response text default null,
+  pass_criteria text default null, knowledge_types_tested text[] default null, test_category text default null,
+  difficulty_level integer default null, test_metadata jsonb default null, test_id uuid default null
+)
+returns setof public.recorded_validation_test
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_user uuid := private.require_user();
+  v_workspace uuid;
+  v_name text := btrim(record_validation_test.test_name);
+  v_id uuid := record_validation_test.test_id;
+begin
+  if coalesce(v_name, '') = '' or char_length(v_name) > 200 then
+    perform private.fail('PT400', 'test_name has 1 to 200 characters');
+  end if;
+  if coalesce(btrim(record_validation_test.test_scenario), '') = '' then
+    perform private.fail('PT400', 'test_scenario is blank', 'it is the situation that memory has to help in');
+  end if;
+  if cardinality(coalesce(record_validation_test.expected_knowledge_ids, '{}')
+                 || coalesce(record_validation_test.forbidden_knowledge_ids, '{}')) = 0
+     and coalesce(btrim(record_validation_test.expected_response), '') = ''
+     and coalesce(btrim(record_validation_test.pass_criteria), '') = '' then
+    perform private.fail('PT400', 'nothing could make this test fail',
+      'say what must be found, what must not, or what an answer must contain');
+  end if;
+  if record_validation_test.expected_knowledge_ids && record_validation_test.forbidden_knowledge_ids then
+    perform private.fail('PT400', 'an item is expected and forbidden at once');
+  end if;
+  if record_validation_test.within_top is null or record_validation_test.within_top not between 1 and 100 then
+    perform private.fail('PT400', 'within_top is between 1 and 100');
+  end if;
+  if record_validation_test.difficulty_level not between 1 and 10 then
+    perform private.fail('PT400', 'difficulty_level is between 1 and 10');
+  end if;
+  if not record_validation_test.knowledge_types_tested <@ array[
+    'factual', 'procedural', 'contextual', 'relational', 'experiential', 'technical_discovery'] then
+    perform private.fail('PT400', 'knowledge_types_tested names an unknown type',
+      'the types are factual, procedural, contextual, relational, experiential and technical_discovery');
+  end if;
+  if v_id is null then
+    v_workspace := private.default_workspace();
+    if v_workspace not in (select private.writable_workspaces()) then
+      perform private.fail('PT403', 'readers of a workspace write no tests', 'ask an owner to make you a contributor');
+    end if;
+    -- Two who record the same name at once record one test.
+    perform pg_advisory_xact_lock(hashtextextended(
+      format('knowledge-persistence: test %s %s %s', v_workspace, v_user, v_name), 0));
+    select t.id into v_id
+      from public.knowledge_validation_tests t
+     where t.workspace_id = v_workspace and t.test_name = v_name and t.owner_id = v_user
+     order by t.created_at, t.id
+     limit 1;
+    if v_id is null then
+      return query
+        insert into public.knowledge_validation_tests as t (workspace_id, test_name, test_scenario,
+          expected_knowledge_ids, forbidden_knowledge_ids, within_top, expected_response, pass_criteria,
+          knowledge_types_tested, test_category, difficulty_level, test_metadata)
+        values (v_workspace, v_name, record_validation_test.test_scenario,
+          coalesce(record_validation_test.expected_knowledge_ids, '{}'),
+          coalesce(record_validation_test.forbidden_knowledge_ids, '{}'), record_validation_test.within_top,
+          coalesce(record_validation_test.expected_response, ''), coalesce(record_validation_test.pass_criteria, ''),
+          record_validation_test.knowledge_types_tested, record_validation_test.test_category,
+          record_validation_test.difficulty_level, record_validation_test.test_metadata)
+        returning t.id, t.test_name::text, t.workspace_id, 'created';
+      return;
+    end if;
+  end if;
+  return query
+    update public.knowledge_validation_tests t
+       set test_name = v_name, test_scenario = record_validation_test.test_scenario,
+           expected_knowledge_ids = coalesce(record_validation_test.expected_knowledge_ids, '{}'),
+           forbidden_knowledge_ids = coalesce(record_validation_test.forbidden_knowledge_ids, '{}'),
+           within_top = record_validation_test.within_top,
+           expected_response = coalesce(record_validation_test.expected_response, ''),
+           pass_criteria = coalesce(record_validation_test.pass_criteria, ''),
+           knowledge_types_tested = record_validation_test.knowledge_types_tested,
+           test_category = record_validation_test.test_category,
+           difficulty_level = record_validation_test.difficulty_level,
+           test_metadata = record_validation_test.test_metadata
+     where t.id = v_id
+    returning t.id, t.test_name::text, t.workspace_id, 'updated';
+  if not found then
+    if exists (select from public.knowledge_validation_tests t where t.id = v_id) then
+      perform private.fail('PT403', 'only who wrote a test and maintainers of the workspace change it');
+    end if;
+    perform private.fail('PT404', 'no such validation test');
+  end if;
+end
+$$;
+comment on function public.record_validation_test(text, text, uuid[], uuid[], integer, text, text, text[], text, integer, jsonb, uuid) is
+  'Keeps a validation test in the current workspace. Recorded again under the same name, or with its test_id, it is replaced whole; its results stay.';
+
+create function public.list_validation_tests(test_category text default null)
+returns setof public.knowledge_validation_tests
+language plpgsql
+stable
+rows 50
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_workspace uuid := private.current_workspace();
+begin
+  return query
+    select t.* from public.knowledge_validation_tests t
+     where t.workspace_id = v_workspace
+       and (list_validation_tests.test_category is null or t.test_category = list_validation_tests.test_category)
+     order by t.test_name, t.created_at, t.id;
+end
+$$;
+comment on function public.list_validation_tests(text) is
+  'The validation tests of the current workspace by name, of one category or all.';
+
+create function public.remove_validation_test(test_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from public.knowledge_validation_tests t where t.id = remove_validation_test.test_id;
+  if found then
+    return;
+  end if;
+  if exists (select from public.knowledge_validation_tests t where t.id = remove_validation_test.test_id) then
+    perform private.fail('PT403', 'only who wrote a test and maintainers of the workspace remove it');
+  end if;
+  perform private.fail('PT404', 'no such validation test');
+end
+$$;
+comment on function public.remove_validation_test(uuid) is
+  'Takes a validation test out, with its results, for who wrote it and for maintainers.';
+
 create type public.recorded_test_result as (
   result_id uuid, test_id uuid, test_name text, pass_status boolean, performance_score integer,
   response_time_seconds double precision, test_executed_at timestamptz
@@ -290,13 +430,18 @@ comment on function public.record_validation_result(uuid, boolean, integer, text
 
 create type public.retrieval_test_result as (
   result_id uuid, test_id uuid, test_name text, pass_status boolean, performance_score integer,
-  response_time_seconds double precision, expected jsonb, forbidden jsonb, retrieved_ids uuid[],
-  improvement_needed text
+  response_time_seconds double precision, test_executed_at timestamptz, expected jsonb, forbidden jsonb,
+  retrieved_ids uuid[], improvement_needed text
 );
 comment on type public.retrieval_test_result is
   'What a retrieval test gave: expected and forbidden are arrays of {knowledge_id, rank} (null: not among the first 100), retrieved_ids what was found within the top, best first.';
 
-create function public.run_retrieval_test(test_id uuid, query_embedding extensions.vector default null)
+create function public.run_retrieval_test(
+  test_id uuid, query_embedding extensions.vector default null, embedding_model text default null,
+  ai_response text default null, answer_passed boolean default null, answer_score integer default null,
+  answer_seconds double precision default null, evaluator_notes text default null,
+  improvement_needed text default null
+)
 returns setof public.retrieval_test_result
 language plpgsql
 volatile
@@ -315,8 +460,10 @@ declare
   v_intruding integer;
   v_asked integer;
   v_score integer;
+  v_pass boolean;
   v_improvement text;
   v_result uuid;
+  v_executed_at timestamptz;
 begin
   select t.* into v_test from public.knowledge_validation_tests t where t.id = run_retrieval_test.test_id;
   if v_test.id is null then
@@ -331,15 +478,25 @@ begin
     perform private.fail('PT400', 'the test names no items, so a search can''t pass or fail it',
       'set expected_knowledge_ids or forbidden_knowledge_ids, or judge an answer with record_validation_result');
   end if;
+  if (run_retrieval_test.ai_response is null) <> (run_retrieval_test.answer_passed is null) then
+    perform private.fail('PT400', 'ai_response and answer_passed go together');
+  end if;
+  if run_retrieval_test.answer_score not between 0 and 100 then
+    perform private.fail('PT400', 'answer_score is between 0 and 100');
+  end if;
+  if run_retrieval_test.answer_seconds not between 0 and 999999 then
+    perform private.fail('PT400', 'answer_seconds is between 0 and 999999');
+  end if;
 
   v_started := clock_timestamp();
   v_found := array(
     select s.knowledge_id
       from public.search_knowledge(
              query_text => v_test.test_scenario, query_embedding => run_retrieval_test.query_embedding,
+             embedding_model => run_retrieval_test.embedding_model,
              knowledge_types => v_test.knowledge_types_tested::text[], max_results => v_depth) with ordinality s
      order by s.ordinality);
-  v_seconds := extract(epoch from clock_timestamp() - v_started);
+  v_seconds := extract(epoch from clock_timestamp() - v_started) + coalesce(run_retrieval_test.answer_seconds, 0);
 
   select coalesce(jsonb_agg(jsonb_build_object('knowledge_id', i.id, 'rank', array_position(v_found, i.id)) order by i.place), '[]'),
          count(*) filter (where coalesce(array_position(v_found, i.id) > v_test.within_top, true))
@@ -349,34 +506,42 @@ begin
          count(*) filter (where array_position(v_found, i.id) <= v_test.within_top)
     into v_forbidden, v_intruding
     from unnest(v_test.forbidden_knowledge_ids) with ordinality i (id, place);
-  -- Rounded down: only a test that passed has 100.
+  v_pass := v_missing + v_intruding = 0 and run_retrieval_test.answer_passed is distinct from false;
+  -- What was found and what was answered weigh the same. Rounded down: only a test that passed has 100.
   v_score := floor(100.0 * (v_asked - v_missing - v_intruding) / v_asked);
+  if run_retrieval_test.answer_passed is not null then
+    v_score := (v_score + coalesce(run_retrieval_test.answer_score,
+      case when run_retrieval_test.answer_passed then 100 else 0 end)) / 2;
+  end if;
+  v_score := least(v_score, case when v_pass then 100 else 99 end);
   v_improvement := nullif(concat_ws('; ',
     case when v_missing > 0 then format('%s of %s expected items are not in the top %s', v_missing,
       cardinality(v_test.expected_knowledge_ids), v_test.within_top) end,
     case when v_intruding > 0 then format('%s of %s forbidden items are in the top %s', v_intruding,
-      cardinality(v_test.forbidden_knowledge_ids), v_test.within_top) end), '');
+      cardinality(v_test.forbidden_knowledge_ids), v_test.within_top) end,
+    run_retrieval_test.improvement_needed), '');
 
   insert into public.validation_test_results as r (test_id, pass_status, performance_score, response_time_seconds,
-    retrieved, improvement_needed)
-  values (v_test.id, v_missing + v_intruding = 0, v_score, v_seconds,
+    ai_response, evaluator_notes, retrieved, improvement_needed)
+  values (v_test.id, v_pass, v_score, v_seconds, run_retrieval_test.ai_response, run_retrieval_test.evaluator_notes,
     jsonb_build_object('expected', v_expected, 'forbidden', v_forbidden,
       'top', to_jsonb(v_found[1 : v_test.within_top])),
     v_improvement)
-  returning r.id into v_result;
+  returning r.id, r.test_executed_at into v_result, v_executed_at;
   return query
-    select v_result, v_test.id, v_test.test_name::text, v_missing + v_intruding = 0, v_score,
-           v_seconds::double precision, v_expected, v_forbidden, v_found[1 : v_test.within_top], v_improvement;
+    select v_result, v_test.id, v_test.test_name::text, v_pass, v_score,
+           v_seconds::double precision, v_executed_at, v_expected, v_forbidden, v_found[1 : v_test.within_top], v_improvement;
 end
 $$;
-comment on function public.run_retrieval_test(uuid, extensions.vector) is
-  'Searches for a validation test''s scenario as the caller, in the kinds of knowledge that it tests, and keeps the result: whether every expected item is in the top within_top and no forbidden one is, with the ranks. The vector of the scenario is optional.';
+comment on function public.run_retrieval_test(uuid, extensions.vector, text, text, boolean, integer, double precision, text, text) is
+  'Searches for a validation test''s scenario as the caller, in the kinds of knowledge that it tests, and keeps the result: whether every expected item is in the top within_top and no forbidden one is, with the ranks. The vector of the scenario is optional. An answer that was judged goes into the same result, which passes when both do.';
 
 create function public.validation_report(since timestamptz default null)
 returns table (
   test_id uuid, test_name text, test_category text, last_executed_at timestamptz, last_pass boolean,
-  last_score integer, last_improvement_needed text, previous_executed_at timestamptz, previous_pass boolean,
-  previous_score integer, run_count integer, pass_count integer, pass_rate double precision, got_worse boolean
+  last_score integer, last_seconds double precision, last_improvement_needed text, answer_judged boolean,
+  previous_executed_at timestamptz, previous_pass boolean, previous_score integer, run_count integer,
+  pass_count integer, pass_rate double precision, recent boolean[], got_worse boolean
 )
 language plpgsql
 stable
@@ -388,43 +553,56 @@ declare
   v_workspace uuid := private.current_workspace();
 begin
   return query
-    select t.id, t.test_name::text, t.test_category::text,
-           r.runs[1].test_executed_at, r.runs[1].pass_status, r.runs[1].performance_score, r.runs[1].improvement_needed,
-           r.runs[2].test_executed_at, r.runs[2].pass_status, r.runs[2].performance_score,
-           c.run_count, c.pass_count, c.pass_count::double precision / nullif(c.run_count, 0),
-           coalesce((not r.runs[1].pass_status and r.runs[2].pass_status)
-                    or (r.runs[1].pass_status is not distinct from r.runs[2].pass_status
-                        and r.runs[1].performance_score < r.runs[2].performance_score), false)
+    select t.id, t.test_name::text, t.test_category::text, l.test_executed_at, l.pass_status, l.performance_score,
+           l.response_time_seconds::double precision, l.improvement_needed, l.ai_response is not null,
+           p.test_executed_at, p.pass_status, p.performance_score,
+           c.run_count, c.pass_count, c.pass_count::double precision / nullif(c.run_count, 0), c.recent,
+           coalesce((not l.pass_status and p.pass_status)
+                    or (l.pass_status is not distinct from p.pass_status
+                        and l.performance_score < p.performance_score), false)
       from public.knowledge_validation_tests t
-      cross join lateral (
-        select array(
-          select x from public.validation_test_results x
-           where x.test_id = t.id
-             and (validation_report.since is null or exists (
-               select from public.validation_test_results y
-                where y.test_id = t.id and y.test_executed_at >= validation_report.since))
-           order by x.test_executed_at desc, x.id
-           limit 2) as runs
-      ) r
-      cross join lateral (
-        select count(*)::integer as run_count, (count(*) filter (where x.pass_status))::integer as pass_count
-          from public.validation_test_results x
+      left join lateral (
+        select x.* from public.validation_test_results x
          where x.test_id = t.id and (validation_report.since is null or x.test_executed_at >= validation_report.since)
+         order by x.test_executed_at desc, x.id
+         limit 1
+      ) l on true
+      -- What was asked of memory alone is not compared with what was asked of a model, too.
+      left join lateral (
+        select x.* from public.validation_test_results x
+         where x.test_id = t.id and x.id <> l.id and x.test_executed_at <= l.test_executed_at
+           and (x.ai_response is null) = (l.ai_response is null) and (x.retrieved is null) = (l.retrieved is null)
+         order by x.test_executed_at desc, x.id
+         limit 1
+      ) p on true
+      cross join lateral (
+        select count(*)::integer as run_count, (count(*) filter (where x.pass_status))::integer as pass_count,
+               coalesce(array_agg(x.pass_status order by x.place desc) filter (where x.place <= 10), '{}') as recent
+          from (
+            select y.pass_status, row_number() over (order by y.test_executed_at desc, y.id) as place
+              from public.validation_test_results y
+             where y.test_id = t.id and (validation_report.since is null or y.test_executed_at >= validation_report.since)
+          ) x
       ) c
      where t.workspace_id = v_workspace
-     order by 14 desc, r.runs[1].pass_status nulls last, t.test_name, t.id;
+     order by 17 desc, l.pass_status nulls last, t.test_name, t.id;
 end
 $$;
 comment on function public.validation_report(timestamptz) is
-  'The validation tests of the current workspace, what got worse first: the last result and the one before it, runs and passes. With since, only runs from then on count, and tests without any show none; the result before the last may be older.';
+  'The validation tests of the current workspace, what got worse first: the last result, the one before it that asked for the same (with or without an answer), runs, passes, and how the last ten ended, oldest first. With since, only runs from then on count, and tests without any show none; the result before the last may be older.';
 
 revoke execute on function
   private.check_tested_items(), private.place_test_result(), private.untest_erased_items(),
   public.record_validation_result(uuid, boolean, integer, text, double precision, text, text),
-  public.run_retrieval_test(uuid, extensions.vector), public.validation_report(timestamptz)
+  public.run_retrieval_test(uuid, extensions.vector, text, text, boolean, integer, double precision, text, text), public.validation_report(timestamptz),
+  public.record_validation_test(text, text, uuid[], uuid[], integer, text, text, text[], text, integer, jsonb, uuid),
+  public.remove_validation_test(uuid), public.list_validation_tests(text)
   from public, anon, authenticated, service_role;
 grant execute on function
   public.record_validation_result(uuid, boolean, integer, text, double precision, text, text),
-  public.run_retrieval_test(uuid, extensions.vector)
+  public.run_retrieval_test(uuid, extensions.vector, text, text, boolean, integer, double precision, text, text),
+  public.record_validation_test(text, text, uuid[], uuid[], integer, text, text, text[], text, integer, jsonb, uuid),
+  public.remove_validation_test(uuid)
   to authenticated;
-grant execute on function public.validation_report(timestamptz) to authenticated, service_role;
+grant execute on function public.validation_report(timestamptz), public.list_validation_tests(text)
+  to authenticated, service_role;
