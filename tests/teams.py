@@ -40,6 +40,12 @@ class Team:
         )
         self.stranger = people["stranger"].inside(self.strangers_id)
 
+    def shared(self, title: str, content: str | None = None, **arguments: object) -> uuid.UUID:
+        """Let the author record an item and the maintainer validate it."""
+        item = self.author.record(title, content, **arguments)
+        self.maintainer.rpc("validate_knowledge", knowledge_id=item)
+        return item
+
     def everybody(self) -> list[Persona]:
         """Return all six, and a user who is nobody's member."""
         nobody = self.world.as_user(uuid.uuid4(), name="nobody")
