@@ -1,0 +1,1 @@
+"""What operators do: make keys, back up and restore, look after a deployment."""
