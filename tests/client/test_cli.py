@@ -165,7 +165,7 @@ def test_remember_and_recall(me: dict[str, str]) -> None:
     assert (nothing.code, nothing.out) == (0, "")
     assert "Nothing known" in nothing.err
 
-    assert kp("validate", knowledge_id, "--json", **me).json["validation_status"] == "validated"
+    assert kp("validate", "item", knowledge_id, "--json", **me).json["validation_status"] == "validated"
     rated = kp("rate", knowledge_id, "-r", "8", "--worked", "--json", **me).json
     assert (rated["average_rating"], rated["success_count"]) == (8, 1)
     item = kp("show", knowledge_id, "--json", **me).json

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _MODULES: Final = {
     "stack": ("up", "down", "status", "logs", "studio"),
     "database": ("migrate",),
-    "knowledge": ("remember", "recall", "show", "validate", "rate"),
+    "knowledge": ("remember", "recall", "show", "rate"),
+    "validation": ("validate",),
+    "graph": ("relate", "graph"),
     "gotcha": ("gotcha",),
     "command": ("command",),
     "insight": ("insight",),

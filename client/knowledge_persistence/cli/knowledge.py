@@ -1,4 +1,4 @@
-"""`kp remember|recall|show|validate|rate`: knowledge from the command line."""
+"""`kp remember|recall|show|rate`: knowledge from the command line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ def register(app: typer.Typer) -> None:
     app.command("remember", rich_help_panel="Knowledge")(remember)
     app.command("recall", rich_help_panel="Knowledge")(recall)
     app.command("show", rich_help_panel="Knowledge")(show)
-    app.command("validate", rich_help_panel="Knowledge")(validate)
     app.command("rate", rich_help_panel="Knowledge")(rate)
 
 
@@ -105,7 +104,7 @@ def remember(
         err.print("Known already.")
     elif recorded.validation_status == "pending":
         err.print(
-            "Remembered. It is yours alone until it is validated: `kp validate` shows it to the workspace.",
+            "Remembered. It is yours alone until it is validated: `kp validate item` shows it to the workspace.",
             soft_wrap=True,
         )
     else:
@@ -212,28 +211,6 @@ def show(
     ):
         if value is not None:
             out.print(Text(f"{name + ':':14} {clean(str(value))}", style="dim"), soft_wrap=True)
-
-
-def validate(
-    knowledge_id: KnowledgeId,
-    *,
-    status: Annotated[
-        Status, typer.Option(help="The item's new status; deprecated takes it out of retrieval.")
-    ] = Status.validated,
-    note: Annotated[str | None, typer.Option(help="Why.")] = None,
-    workspace: WorkspaceOption = None,
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Decide on an item: validated shows it to the workspace. For its maintainers and owners."""
-    with open_client(url=url, workspace=workspace) as client:
-        decided = client.validate(knowledge_id, status.value, note=note)
-    if as_json:
-        emit_json(decided)
-        return
-    out.print(f"{decided.knowledge_id} {decided.validation_status}")
-    if decided.merged_ids:
-        err.print(f"It supersedes {len(decided.merged_ids)} of the same text.")
 
 
 def rate(

@@ -56,7 +56,7 @@ def print_recorded(knowledge_id: UUID, said: str, *, status: str, created: bool)
     """
     out.print(str(knowledge_id))
     if created and status == "pending":
-        said += " It is yours alone until it is validated: `kp validate` shows it to the workspace."
+        said += " It is yours alone until it is validated: `kp validate item` shows it to the workspace."
     err.print(clean(said), markup=False, soft_wrap=True)
 
 

