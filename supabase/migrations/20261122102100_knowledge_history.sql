@@ -11,7 +11,8 @@
 --     maintainers only, and by something that the workspace can see.
 --   * Erasure is real: the item, its record, links, relationships, history, search document and jobs go, the search
 --     documents that had been widened by its words are built anew, and the sessions count it no more. What an erased
---     item had superseded goes over to its successor, or comes back if it has none.
+--     item had superseded goes over to its successor, or comes back if it has none; what had been merged into it, or
+--     it into another, is taken apart before (knowledge_duplicates), so that nothing of it stays behind in the other.
 --   * Locks are taken in this order: the workspace's chain of supersession (advisory), the item's record, session
 --     keys, items by id, search documents by id, session rows by id.
 --
@@ -59,6 +60,7 @@ comment on column public.knowledge_status_history.changed_by is 'Whose doing it 
 comment on column public.knowledge_status_history.changed_at is 'When.';
 
 revoke all on public.knowledge_status_history from public, anon, authenticated, service_role;
+revoke all on sequence public.knowledge_status_history_id_seq from public, anon, authenticated, service_role;
 grant select on public.knowledge_status_history to authenticated, service_role;
 
 create policy knowledge_status_history_select_visible on public.knowledge_status_history for select to authenticated
@@ -213,6 +215,9 @@ begin
       'its author supersedes it while it is pending, maintainers and owners of the workspace at any time');
   end if;
 
+  if exists (select from private.merged_items m where m.duplicate_id = v_item.id) then
+    perform private.fail('PT409', 'this item is merged into another', 'unmerge_knowledge takes that back');
+  end if;
   if write_supersession.replacement_id is null then
     if v_item.superseded_by is null then
       return query select v_item.id, null::uuid, v_item.valid_to, 'unchanged'::text;
@@ -384,6 +389,9 @@ declare
   v_links integer;
   v_relationships integer;
   v_retired uuid[];
+  v_beside uuid[];
+  v_chain uuid[];  -- itself and what it was merged into, step by step; empty when it is not merged
+  v_one uuid;
 begin
   select k.* into v_item
     from public.knowledge_items k
@@ -398,14 +406,26 @@ begin
   end if;
   perform private.lock_supersession(v_item.workspace_id);
 
+  with recursive chain as (
+    select m.duplicate_id, m.keep_id, 1 as step from private.merged_items m where m.duplicate_id = v_item.id
+    union all
+    select m.duplicate_id, m.keep_id, c.step + 1 from chain c join private.merged_items m on m.duplicate_id = c.keep_id
+  )
+  select array_agg(c.duplicate_id order by c.step), array_agg(c.keep_id) into v_chain, v_beside from chain c;
+  v_beside := array(
+    select v_item.id
+    union select unnest(v_beside)
+    union select k.id from public.knowledge_items k where k.superseded_by = v_item.id
+    union select m.duplicate_id from private.merged_items m where m.keep_id = v_item.id);
+
   -- Whoever writes a record takes it before its item.
   select c.kind into v_kind from private.companions c where c.knowledge_id = v_item.id;
   case v_kind
-    when 'gotcha' then perform from public.technical_gotchas r where r.knowledge_id = v_item.id for update;
-    when 'command' then perform from public.command_patterns r where r.knowledge_id = v_item.id for update;
-    when 'interaction_pattern' then perform from public.interaction_patterns r where r.knowledge_id = v_item.id for update;
-    when 'insight' then perform from public.experiential_knowledge r where r.knowledge_id = v_item.id for update;
-    when 'decision' then perform from public.decision_evolution r where r.knowledge_id = v_item.id for update;
+    when 'gotcha' then perform from public.technical_gotchas r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+    when 'command' then perform from public.command_patterns r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+    when 'interaction_pattern' then perform from public.interaction_patterns r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+    when 'insight' then perform from public.experiential_knowledge r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+    when 'decision' then perform from public.decision_evolution r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
     else null;
   end case;
   -- Recording takes a session's key and then items, an edit an item and then the key. Between the two, this takes
@@ -413,18 +433,15 @@ begin
   loop
     begin
       perform from private.session_keys s
-        where s.session_id in (select k.created_in_session from public.knowledge_items k
-                                where k.id = v_item.id or k.superseded_by = v_item.id)
+        where s.session_id in (select k.created_in_session from public.knowledge_items k where k.id = any (v_beside))
         order by s.session_id for no key update;
-      perform from public.knowledge_items k
-        where k.id = v_item.id or k.superseded_by = v_item.id order by k.id for update nowait;
+      perform from public.knowledge_items k where k.id = any (v_beside) order by k.id for update nowait;
       exit;
     exception when lock_not_available then
       null;
     end;
     begin
-      perform from public.knowledge_items k
-        where k.id = v_item.id or k.superseded_by = v_item.id order by k.id for update;
+      perform from public.knowledge_items k where k.id = any (v_beside) order by k.id for update;
       raise sqlstate 'KP000';  -- lets go of what was waited for
     exception when sqlstate 'KP000' then
       null;
@@ -434,6 +451,18 @@ begin
   if v_item.id is null then
     perform private.fail('PT404', 'no such knowledge item');  -- somebody else has erased it meanwhile
   end if;
+
+  -- Merges are taken apart from the far end, and those that it has no part in put together again.
+  for v_place in reverse coalesce(cardinality(v_chain), 0) .. 1 loop
+    perform private.revert_merge(v_chain[v_place]);
+  end loop;
+  for v_one in select m.duplicate_id from private.merged_items m where m.keep_id = v_item.id order by m.duplicate_id loop
+    perform private.revert_merge(v_one);
+  end loop;
+  for v_place in 2 .. coalesce(cardinality(v_chain), 0) loop
+    perform private.apply_merge(
+      (select k.superseded_by from public.knowledge_items k where k.id = v_chain[v_place]), v_chain[v_place], true);
+  end loop;
 
   select count(*) into v_links from public.session_knowledge_links l where l.knowledge_id = v_item.id;
   select count(*) into v_relationships
