@@ -115,6 +115,20 @@ $$;
 comment on function realtime.broadcast_changes(text, text, text, text, text, record, record, text) is
   'Sends a row''s change to a channel; for row triggers.';
 
+-- The service reads the table's changes from the WAL; the embedded gateway is told of each message's commit instead.
+create or replace function realtime.notify_message()
+returns trigger
+language plpgsql
+as $$
+begin
+  perform pg_notify('realtime_messages', new.id::text);
+  return null;
+end
+$$;
+comment on function realtime.notify_message() is 'Trigger: tells the embedded gateway of a message, by its id.';
+create or replace trigger messages_notify after insert on realtime.messages
+  for each row execute function realtime.notify_message();
+
 grant usage on schema realtime to postgres, anon, authenticated, service_role;
 grant select, insert, update on realtime.messages to postgres, anon, authenticated, service_role;
 
