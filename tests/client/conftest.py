@@ -7,7 +7,9 @@ KP_STACK_JWT_SECRET.
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID, uuid4
@@ -17,6 +19,8 @@ import pytest
 from databases import short_directory
 from knowledge_persistence import KnowledgeClient, connect, connect_async
 from knowledge_persistence._sync.http import HttpTransport
+from knowledge_persistence.cli import main
+from knowledge_persistence.credentials import CredentialStore
 from knowledge_persistence.embedders.local import LocalEmbedder
 from knowledge_persistence.settings import Settings
 from stacks import RunningStack, new_stack
@@ -178,3 +182,49 @@ def service(
     )
     opened.append(client)
     return client
+
+
+@dataclass(frozen=True)
+class Printed:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Printed]:
+    """Run `kp` as a person, in this process."""
+
+    def run(person: Person, *arguments: str, **environment: str) -> Printed:
+        home = tmp_path / f"home-{person.id}"
+        CredentialStore(home).save(person.deployment.url, person.credential)
+        given = {
+            "KP_HOME": str(home),
+            "KP_URL": person.deployment.url,
+            "KP_API_KEY": person.deployment.api_key,
+            "KP_EMBEDDER": "none",
+            "COLUMNS": "200",
+            **environment,
+        }
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["kp", *arguments])
+            try:
+                code = main()
+            except SystemExit as ending:
+                code = ending.code if isinstance(ending.code, int) else 0
+        said = capsys.readouterr()
+        return Printed(code, said.out, said.err)
+
+    return run
