@@ -4,7 +4,11 @@
 --
 -- Invariants
 --   * Every user has one personal workspace, made at the first write and deleted with the user.
---   * A shared workspace always has an owner: the last one can be neither removed nor demoted.
+--   * A shared workspace always has an owner: the last one can be neither removed nor demoted. When the account of the
+--     last owner is deleted, the member of the highest role becomes owner, of several the one who has been a member
+--     longest; when nobody is left whose account exists, the workspace goes, since nobody could reach it again.
+--   * Accounts are deleted below the members, functions lock the workspace before them: the two at the same moment in
+--     one workspace can deadlock, which ends one of them with an error and leaves nothing half done.
 --   * Nobody writes these tables directly; the functions are the door. Naming a workspace that is not yours and one
 --     that doesn't exist give the same answer.
 --   * Roles: owner > maintainer (may validate) > contributor (may record) > reader.
@@ -301,7 +305,66 @@ as $$ select private.drop_workspace($1) $$;
 comment on function public.delete_workspace(uuid) is
   'Deletes a shared workspace that the caller owns, with everything in it. Real erasure: there is no undo.';
 
+-- definer because whoever deletes an account has no rights here.
+create function private.keep_workspaces_owned()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- One at a time per workspace: of two owners whose accounts go at once, the second sees that the first is gone.
+  perform from public.workspaces w
+    where w.personal_owner_id is null and w.id in (select g.workspace_id from gone g)
+    order by w.id for no key update;
+  update public.workspace_members m set role = 'owner'
+    from (
+      select distinct on (c.workspace_id) c.workspace_id, c.user_id
+        from public.workspace_members c
+        join public.workspaces w on w.id = c.workspace_id and w.personal_owner_id is null
+       where c.workspace_id in (select g.workspace_id from gone g)
+         and not exists (select from public.workspace_members o where o.workspace_id = c.workspace_id and o.role = 'owner')
+       order by c.workspace_id, array_position('{maintainer,contributor,reader}'::text[], c.role), c.created_at, c.user_id
+    ) heir
+   where m.workspace_id = heir.workspace_id and m.user_id = heir.user_id;
+  -- An operator who takes the last member out of a workspace may be about to put another in.
+  delete from public.workspaces w
+   where w.personal_owner_id is null
+     and w.id in (select g.workspace_id from gone g where not exists (select from auth.users u where u.id = g.user_id))
+     and not exists (select from public.workspace_members m where m.workspace_id = w.id);
+  return null;
+end
+$$;
+comment on function private.keep_workspaces_owned() is
+  'Trigger: gives a workspace that has lost its last owner another, or deletes it where nobody is left.';
+create trigger workspace_members_keep_owned after delete on public.workspace_members
+  referencing old table as gone
+  for each statement execute function private.keep_workspaces_owned();
+
+-- definer because a writer need not see all members.
+create function private.refuse_ownerless()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (
+    select from changed c join public.workspaces w on w.id = c.workspace_id and w.personal_owner_id is null
+     where not exists (
+       select from public.workspace_members m where m.workspace_id = c.workspace_id and m.role = 'owner')) then
+    perform private.fail('PT409', 'a workspace needs an owner', 'make somebody else an owner first');
+  end if;
+  return null;
+end
+$$;
+comment on function private.refuse_ownerless() is 'Trigger: refuses to demote the last owner, whoever writes.';
+create trigger workspace_members_refuse_ownerless after update on public.workspace_members
+  referencing new table as changed
+  for each statement execute function private.refuse_ownerless();
+
 revoke execute on function
+  private.keep_workspaces_owned(), private.refuse_ownerless(),
   public.create_workspace(text, text), public.my_workspaces(), public.add_workspace_member(uuid, uuid, text),
   public.set_workspace_member_role(uuid, uuid, text), public.remove_workspace_member(uuid, uuid),
   public.delete_workspace(uuid), private.make_workspace(text, text), private.lock_managed_workspace(uuid),

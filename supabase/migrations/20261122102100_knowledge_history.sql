@@ -16,6 +16,9 @@
 --   * Locks are taken in this order: the workspace's chain of supersession (advisory), the item's record, session
 --     keys, items by id, search documents by id, session rows by id.
 --
+-- When an account is deleted, its personal workspace and its sessions go; what it wrote in shared workspaces stays, as
+-- nobody's, without the author's or the session's id.
+--
 -- Row versions that are no longer visible stay in the files until vacuum, and in backups until those are rotated.
 
 set local lock_timeout = '5s';
@@ -336,6 +339,22 @@ create trigger knowledge_items_refresh_beside after delete on public.knowledge_i
   referencing old table as erased
   for each statement execute function private.refresh_documents_beside();
 
+create function private.drop_provenance()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.created_by := null;
+  return new;
+end
+$$;
+comment on function private.drop_provenance() is
+  'Trigger: an item that outlives its author''s account no longer says whose it was, nor in which session.';
+create trigger knowledge_items_drop_provenance before update of owner_id on public.knowledge_items
+  for each row when (old.owner_id is not null and new.owner_id is null)
+  execute function private.drop_provenance();
+
 -- definer because session counters are nobody's to write.
 create function private.uncount_erased_items()
 returns trigger
@@ -509,7 +528,8 @@ comment on function public.forget_knowledge(uuid) is
 
 revoke execute on function
   private.status_at(timestamptz, uuid[]), private.note_item_change(), private.lock_supersession(uuid), private.write_supersession(uuid, uuid),
-  public.supersede_knowledge(uuid, uuid), private.refresh_documents_beside(), private.uncount_erased_items(),
+  public.supersede_knowledge(uuid, uuid), private.refresh_documents_beside(), private.drop_provenance(),
+  private.uncount_erased_items(),
   private.erase_item(uuid), public.forget_knowledge(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function

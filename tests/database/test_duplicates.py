@@ -123,7 +123,9 @@ def test_a_foreign_item_and_no_item_answer_alike(team: Team) -> None:
                 answers.add(str(caught.value).splitlines()[0])
             with refused("42501"):
                 persona.sql(
-                    "insert into public.knowledge_duplicates (keep_id, duplicate_id) values (%s, %s)", mine, item
+                    "insert into public.knowledge_duplicates (keep_id, duplicate_id) values (%s, %s)",
+                    mine,
+                    item,
                 )
             assert (
                 persona.sql("select * from private.same_texts(%s)", [item])
@@ -182,12 +184,16 @@ def test_nothing_is_decided_by_writing_tables(team: Team) -> None:
                 persona.sql(query, *([keep, duplicate][: query.count("%s")]))
         with refused("23505"):
             persona.sql(
-                "insert into public.knowledge_duplicates (keep_id, duplicate_id) values (%s, %s)", duplicate, keep
+                "insert into public.knowledge_duplicates (keep_id, duplicate_id) values (%s, %s)",
+                duplicate,
+                keep,
             )
     for persona in (team.reader, team.stranger):
         with refused("42501"):
             persona.sql(
-                "insert into public.knowledge_duplicates (keep_id, duplicate_id) values (%s, %s)", keep, duplicate
+                "insert into public.knowledge_duplicates (keep_id, duplicate_id) values (%s, %s)",
+                keep,
+                duplicate,
             )
 
 
@@ -234,8 +240,14 @@ def test_what_is_proposed_and_what_is_not(team: Team) -> None:
         me.record("deploys", "We deploy on tuesdays at noon!"),
     ]
     near = [
-        me.record("Gateway", "Restart the gateway after each change of its routes.", content_embedding=direction(0)),
-        me.record("Gateway", "After each change of its routes, restart the gateway.", content_embedding=direction(0, 0.1)),
+        me.record(
+            "Gateway", "Restart the gateway after each change of its routes.", content_embedding=direction(0)
+        ),
+        me.record(
+            "Gateway",
+            "After each change of its routes, restart the gateway.",
+            content_embedding=direction(0, 0.1),
+        ),
     ]
     worded = [
         me.record("Cache", "Clear the build cache with the prune command before a release."),
@@ -267,7 +279,10 @@ def test_the_better_one_is_kept(team: Team) -> None:
     validated = shared(team, "ports", "the port is open")
     [row] = discover(team.maintainer, pending)
     assert (row["keep_id"], row["duplicate_id"]) == (validated, pending)
-    older, rated = team.author.record("Old", "the door is shut"), team.author.record("old", "The door is shut.")
+    older, rated = (
+        team.author.record("Old", "the door is shut"),
+        team.author.record("old", "The door is shut."),
+    )
     team.author.rpc("rate_knowledge", knowledge_id=rated, effectiveness_rating=9)
     [row] = discover(team.author, older)
     assert (row["keep_id"], row["duplicate_id"]) == (rated, older)
@@ -307,7 +322,9 @@ def test_a_merge_loses_nothing_and_is_undone_exactly(team: Team) -> None:
     both.rpc("recall_knowledge", query_text="restart gateway")
     one.rpc("recall_knowledge", query_text="restart gateway", exclude_ids=[keep])
     both.rpc("rate_knowledge", knowledge_id=keep, effectiveness_rating=4, application_success=True)
-    one.rpc("rate_knowledge", knowledge_id=duplicate, effectiveness_rating=8, application_success=False, notes="n")
+    one.rpc(
+        "rate_knowledge", knowledge_id=duplicate, effectiveness_rating=8, application_success=False, notes="n"
+    )
 
     def relate(source: uuid.UUID, target: uuid.UUID, kind: str) -> None:
         team.author.rpc(
@@ -341,7 +358,9 @@ def test_a_merge_loses_nothing_and_is_undone_exactly(team: Team) -> None:
     assert row["validation_status"] == "validated"
     found = team.reader.rpc("search_knowledge", query_text="restart")
     assert [row["knowledge_id"] for row in found] == [keep]
-    [row] = team.reader.sql("select superseded_by, content from public.knowledge_items where id = %s", duplicate)
+    [row] = team.reader.sql(
+        "select superseded_by, content from public.knowledge_items where id = %s", duplicate
+    )
     assert row == {"superseded_by": keep, "content": "restart the gateway!"}, "readable, as history"
     near = team.reader.rpc("knowledge_neighborhood", knowledge_id=keep, max_depth=1)
     assert {row["knowledge_id"] for row in near} == {keep, duplicate, third, needed}
@@ -382,7 +401,10 @@ def test_an_author_merges_a_pending_item_into_what_the_workspace_trusts(team: Te
     keep = shared(team, "trusted")
     mine = team.colleague.record("mine", retrieval_triggers=["planted"])
     assert merge(team.colleague, keep, mine)["triggers_added"] == []
-    assert team.reader.value("select validation_status from public.knowledge_items where id = %s", keep) == "validated"
+    assert (
+        team.reader.value("select validation_status from public.knowledge_items where id = %s", keep)
+        == "validated"
+    )
     assert team.reader.rpc("search_knowledge", query_text="planted") == []
     assert unmerge(team.colleague, mine)["outcome"] == "undone"
     own = [team.colleague.record(title, retrieval_triggers=[title]) for title in ("first", "second")]
@@ -444,7 +466,11 @@ def test_records_of_one_kind_become_one(team: Team) -> None:
     assert state(world, *patterns) == before
 
     for function, texts, count in (
-        ("record_command_run", ({"command": "make", "succeeded": True}, {"command": "gmake", "succeeded": True}), "usage_count"),
+        (
+            "record_command_run",
+            ({"command": "make", "succeeded": True}, {"command": "gmake", "succeeded": True}),
+            "usage_count",
+        ),
         (
             "record_insight",
             (
@@ -498,7 +524,9 @@ def test_what_is_erased_takes_its_part_of_a_merge_along(team: Team) -> None:
     keep = shared(team, "keep")
     duplicate = shared(team, "zanzibar", retrieval_triggers=["zanzibar"])
     for item, rating in ((keep, 3), (duplicate, 9)):
-        team.reader.rpc("rate_knowledge", knowledge_id=item, effectiveness_rating=rating, notes=f"about {rating}")
+        team.reader.rpc(
+            "rate_knowledge", knowledge_id=item, effectiveness_rating=rating, notes=f"about {rating}"
+        )
     before = state(team.world, keep)
     merge(team.maintainer, keep, duplicate)
     team.maintainer.rpc("forget_knowledge", knowledge_id=duplicate)
@@ -525,7 +553,8 @@ def test_erasing_one_of_a_chain_leaves_the_others_what_is_theirs(team: Team, whi
     merge(team.maintainer, items[2], items[1])
     team.maintainer.rpc("forget_knowledge", knowledge_id=items[which])
     rows = {
-        row["id"]: row for row in team.reader.sql("select * from public.knowledge_items where id = any(%s)", items)
+        row["id"]: row
+        for row in team.reader.sql("select * from public.knowledge_items where id = any(%s)", items)
     }
     assert items[which] not in rows
     living = [row for row in rows.values() if row["superseded_by"] is None]
@@ -552,7 +581,9 @@ def test_two_merges_that_cross_make_one(team: Team) -> None:
             team.world.wait_until_blocked(team.owner)
         with refused("PT409", "merged"):
             second.result(10)
-    rows = team.reader.sql("select id, superseded_by from public.knowledge_items order by superseded_by nulls first")
+    rows = team.reader.sql(
+        "select id, superseded_by from public.knowledge_items order by superseded_by nulls first"
+    )
     assert [tuple(row.values()) for row in rows] == [(one, None), (other, one)]
 
 
@@ -569,7 +600,9 @@ def test_one_proposal_accepted_twice_at_once_is_merged_once(team: Team) -> None:
             )
             team.world.wait_until_blocked(team.owner)
         assert second.result(10)[0]["outcome"] == "unchanged"
-    assert team.reader.value("select rating_sum from public.knowledge_items where id = %s", row["keep_id"]) == 7
+    assert (
+        team.reader.value("select rating_sum from public.knowledge_items where id = %s", row["keep_id"]) == 7
+    )
 
 
 def test_merging_and_rating_at_once_lose_nothing(team: Team) -> None:
