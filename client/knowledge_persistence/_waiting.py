@@ -35,3 +35,14 @@ async def async_run(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
 def run(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run something that computes or blocks."""
     return function(*args, **kwargs)
+
+
+def async_cancellations() -> int:
+    """Count the cancellations that the running task has been asked for."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def cancellations() -> int:
+    """Count none: nobody cancels a thread."""
+    return 0

@@ -131,12 +131,13 @@ def test_nothing_there_is_told_at_once(ana: Person, door: Door) -> None:
 async def test_a_cancelled_call_leaves_the_client_usable(ana: Person, door: Door) -> None:
     async with connect_async(**ana.arguments(door), embedder=None) as client:
         await client.workspaces()
-        for _ in range(5):
+        for milliseconds in (0, 2, 4, 8, 12, 16):
             task = asyncio.create_task(client.remember_many([f"{uuid4().hex} {n}" for n in range(300)]))
-            await asyncio.sleep(0.01)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await asyncio.sleep(milliseconds / 1000)
+            # Where the machine stood still for so long that the call is through, there is nothing to cancel.
+            if task.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await task
         recorded = await client.remember(f"after all {uuid4().hex}")
         assert (await client.get(recorded.knowledge_id)).rating_count == 0
 

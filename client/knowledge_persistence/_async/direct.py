@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from asyncio import CancelledError
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from knowledge_persistence._values import JsonArgument, Row, VectorArgument
+from knowledge_persistence._waiting import async_cancellations
 from knowledge_persistence.errors import (
     APIError,
     AuthenticationError,
@@ -214,10 +216,7 @@ class AsyncDirectTransport:
             str(context.session or ""),
             self._timeout,
         )
-        try:
-            connection = await pool.getconn()
-        except psycopg_pool.PoolTimeout as error:
-            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+        connection = await self._borrow(pool)
         sent = False
         try:
             cursor = connection.cursor()
@@ -243,6 +242,19 @@ class AsyncDirectTransport:
         if ending.statusmessage != "COMMIT":
             raise TransportError(f"the database answered commit with {ending.statusmessage}")
         return rows
+
+    async def _borrow(self, pool: AsyncConnectionPool[AsyncConnection[Row]]) -> AsyncConnection[Row]:
+        before = async_cancellations()
+        try:
+            connection = await pool.getconn()
+        except psycopg_pool.PoolTimeout as error:
+            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+        if async_cancellations() > before:
+            # The pool waits with asyncio.wait_for, which before Python 3.12 loses a cancellation that arrives in
+            # the same moment as the connection.
+            await pool.putconn(connection)
+            raise CancelledError
+        return connection
 
     async def _roll_back(self, connection: AsyncConnection[Row]) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from asyncio import CancelledError
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
 from knowledge_persistence._values import JsonArgument, Row, VectorArgument
+from knowledge_persistence._waiting import cancellations
 from knowledge_persistence.errors import (
     APIError,
     AuthenticationError,
@@ -215,10 +217,7 @@ class DirectTransport:
             str(context.session or ""),
             self._timeout,
         )
-        try:
-            connection = pool.getconn()
-        except psycopg_pool.PoolTimeout as error:
-            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+        connection = self._borrow(pool)
         sent = False
         try:
             cursor = connection.cursor()
@@ -244,6 +243,19 @@ class DirectTransport:
         if ending.statusmessage != "COMMIT":
             raise TransportError(f"the database answered commit with {ending.statusmessage}")
         return rows
+
+    def _borrow(self, pool: ConnectionPool[Connection[Row]]) -> Connection[Row]:
+        before = cancellations()
+        try:
+            connection = pool.getconn()
+        except psycopg_pool.PoolTimeout as error:
+            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+        if cancellations() > before:
+            # The pool waits with asyncio.wait_for, which before Python 3.12 loses a cancellation that arrives in
+            # the same moment as the connection.
+            pool.putconn(connection)
+            raise CancelledError
+        return connection
 
     def _roll_back(self, connection: Connection[Row]) -> None:
         try:
