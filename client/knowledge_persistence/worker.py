@@ -1,8 +1,11 @@
-"""The embedding worker: gives recorded texts their vectors.
+"""The worker: gives recorded texts their vectors, and does what is due now and then.
 
 It claims jobs as `service_role` over the direct transport, embeds them, stores the vectors. It is woken by
 `knowledge_embeddings` and looks by itself now and then, so that a lost notification costs seconds, not a
 vector. A worker that dies in the middle loses nothing: its claims are leases.
+
+Once an hour it calls `run_maintenance`. Of several workers one does the work; what fails is logged as an error
+and does not keep texts from being embedded.
 
 `python -m knowledge_persistence.worker` is what the embedded stack runs.
 """
@@ -16,6 +19,7 @@ import logging
 import random
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
 _POLL: Final = 5.0
 #: Seconds for which claimed jobs are the worker's. A batch takes a few at most.
 _LEASE: Final = 120
+#: Seconds between two runs of maintenance.
+_MAINTENANCE: Final = 3600.0
 #: Seconds before the first, second, … attempt to reach the database again.
 _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -68,6 +74,7 @@ class Worker:
         embedder: the model; only jobs of its model are taken.
         batch: how many texts are claimed at once.
         poll: seconds after which it looks though nobody woke it.
+        maintenance: seconds between two runs of maintenance.
         report: what it did so far.
     """
 
@@ -75,8 +82,10 @@ class Worker:
     embedder: Embedder
     batch: int = 32
     poll: float = _POLL
+    maintenance: float = _MAINTENANCE
     report: Report = field(default_factory=Report)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _maintained: float | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, *, database_url: str | None = None, batch: int = 32) -> Worker:
@@ -116,7 +125,7 @@ class Worker:
         return self.report
 
     async def run(self) -> Report:
-        """Embed until asked to stop, through restarts of the database.
+        """Embed until asked to stop, through restarts of the database; maintain what is due.
 
         Raises:
             APIError: the database refuses: wrong password, no schema, not the service.
@@ -130,6 +139,7 @@ class Worker:
                     failures = 0
                     while not self._stopping.is_set():
                         woken.clear()
+                        await self._maintain(client)
                         while not self._stopping.is_set() and await self._work(client):
                             pass
                         await self._wait(woken)
@@ -139,6 +149,22 @@ class Worker:
                 log.warning("%s; trying again in %.1f s", error, delay)
                 await self._pause(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         return self.report
+
+    async def _maintain(self, client: AsyncKnowledgeClient) -> None:
+        """Run maintenance if it is due, and tell loudly what of it failed."""
+        if self._maintained is not None and time.monotonic() - self._maintained < self.maintenance:
+            return
+        try:
+            outcomes = await client.run_maintenance()
+        except APIError as error:
+            log.error("maintenance failed: %s", error)  # noqa: TRY400 - what went wrong is in the database
+        else:
+            for one in outcomes:
+                if one.outcome == "failed":
+                    log.error("maintenance: %s failed: %s", one.task, one.detail)
+                else:
+                    log.info("maintenance: %s %s: %s", one.task, one.outcome, one.detail)
+        self._maintained = time.monotonic()
 
     def _client(self) -> AsyncKnowledgeClient:
         return AsyncKnowledgeClient(

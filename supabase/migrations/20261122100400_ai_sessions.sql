@@ -9,7 +9,8 @@
 --     would need the partition key), so private.session_keys does, filled by an AFTER INSERT trigger.
 --   * Partitions live in `private`: people and APIs use the parent.
 --   * A row that finds no month's partition goes to the default one: a late maintenance run never refuses a session.
---   * Counters and times are computed, not typed in.
+--   * Times, duration, counters and quality are computed, not typed in. A caller who gives a score of its own has the
+--     last word: session_quality_score is the given one, else the computed one.
 
 set local lock_timeout = '5s';
 
@@ -25,7 +26,9 @@ create table public.ai_sessions (
   knowledge_items_accessed integer not null default 0,
   knowledge_items_created integer not null default 0,
   breakthrough_moments integer not null default 0,
-  session_quality_score integer,
+  given_quality_score integer,
+  computed_quality_score integer,
+  session_quality_score integer generated always as (coalesce(given_quality_score, computed_quality_score)) stored,
   session_metadata jsonb,
   user_feedback text,
   constraint ai_sessions_pkey primary key (id),
@@ -38,7 +41,8 @@ create table public.ai_sessions (
   constraint ai_sessions_end_time_check check (end_time >= start_time),
   constraint ai_sessions_counters_check check (
     least(knowledge_items_accessed, knowledge_items_created, breakthrough_moments) >= 0),
-  constraint ai_sessions_session_quality_score_check check (session_quality_score between 1 and 100)
+  constraint ai_sessions_session_quality_score_check check (
+    given_quality_score between 1 and 100 and computed_quality_score between 1 and 100)
 ) partition by range (id);
 
 create index ai_sessions_workspace_id_idx on public.ai_sessions (workspace_id, start_time desc);
@@ -58,15 +62,17 @@ comment on column public.ai_sessions.end_time is 'When it ended; null while it r
 comment on column public.ai_sessions.session_duration is 'end_time minus start_time, computed.';
 comment on column public.ai_sessions.knowledge_items_accessed is 'How many different items it recalled.';
 comment on column public.ai_sessions.knowledge_items_created is 'How many items it recorded.';
-comment on column public.ai_sessions.breakthrough_moments is 'How many breakthroughs it marked.';
-comment on column public.ai_sessions.session_quality_score is '1 to 100: how well it went.';
+comment on column public.ai_sessions.breakthrough_moments is 'How many items it had a breakthrough about: marked as one, a problem solved that had resisted, a turn in a decision. Counted when it is marked and when the session ends.';
+comment on column public.ai_sessions.given_quality_score is '1 to 100: how well it went, as its owner says; null: nothing was said.';
+comment on column public.ai_sessions.computed_quality_score is '1 to 100: how well it went, by what it did (see private.session_quality); null until it has ended, or when it did nothing.';
+comment on column public.ai_sessions.session_quality_score is '1 to 100: how well it went. The given score, else the computed one.';
 comment on column public.ai_sessions.session_metadata is 'What the agent wants to keep with it; the key summary holds the closing summary.';
 comment on column public.ai_sessions.user_feedback is 'What the user said of it.';
 
 revoke all on public.ai_sessions from public, anon, authenticated, service_role;
 grant select on public.ai_sessions to authenticated;
 grant insert (session_identifier, project_context, session_metadata, workspace_id) on public.ai_sessions to authenticated;
-grant update (project_context, session_metadata, user_feedback, session_quality_score) on public.ai_sessions
+grant update (project_context, session_metadata, user_feedback, given_quality_score) on public.ai_sessions
   to authenticated;
 grant select, insert, update, delete on public.ai_sessions to service_role;
 
@@ -88,6 +94,77 @@ alter table private.ai_sessions_default enable row level security;
 comment on table private.ai_sessions_default is 'Sessions of months whose partition did not exist when they began.';
 revoke all on private.ai_sessions_default from public, anon, authenticated, service_role;
 
+create function private.month_start(month text)
+returns timestamptz
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if month is null or month !~ '^[0-9]{4}-(0[1-9]|1[0-2])$' or month < '1970-01' then
+    perform private.fail('PT400', format('%L is no month', month), 'write it like 2026-01');
+  end if;
+  return make_timestamptz(left(month, 4)::integer, right(month, 2)::integer, 1, 0, 0, 0, 'UTC');
+end
+$$;
+comment on function private.month_start(text) is 'When a month, written like 2026-01, begins (UTC).';
+
+create function private.month_end(month text)
+returns timestamptz
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select (private.month_start(month) at time zone 'UTC' + interval '1 month') at time zone 'UTC' $$;
+comment on function private.month_end(text) is 'When the month after a month, written like 2026-01, begins (UTC).';
+
+create function private.session_partition(month text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 'ai_sessions_' || replace(month, '-', '') $$;
+comment on function private.session_partition(text) is 'The name of the partition of a month, written like 2026-01.';
+
+create function private.make_session_partition(month text)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name text := private.session_partition(make_session_partition.month);
+  v_begins timestamptz := private.month_start(make_session_partition.month);
+  v_ends timestamptz := private.month_end(make_session_partition.month);
+  v_waiting boolean;
+begin
+  if to_regclass('private.' || v_name) is not null then
+    return false;
+  end if;
+  execute format('create table private.%I (like public.ai_sessions including defaults including constraints including generated)', v_name);
+  execute format('alter table private.%I enable row level security', v_name);
+  execute format('revoke all on private.%I from public, anon, authenticated, service_role', v_name);
+  -- start_time follows from the id: this lets a literal start_time prune partitions too.
+  execute format('alter table private.%I add constraint %I check (start_time >= %L and start_time < %L)',
+    v_name, v_name || '_start_time_check', v_begins, v_ends);
+  execute format('comment on table private.%I is %L', v_name,
+    'Sessions that began in ' || make_session_partition.month || ' (UTC).');
+  -- Sessions that began before their partition was there wait in the default one; while they do, attaching is refused.
+  v_waiting := exists (select from private.ai_sessions_default d
+                        where d.id >= private.uuid_floor(v_begins) and d.id < private.uuid_floor(v_ends));
+  if v_waiting then
+    perform private.move_sessions_out(make_session_partition.month);
+  end if;
+  execute format('alter table public.ai_sessions attach partition private.%I for values from (%L) to (%L)',
+    v_name, private.uuid_floor(v_begins), private.uuid_floor(v_ends));
+  if v_waiting then
+    perform private.move_sessions_in(make_session_partition.month);
+  end if;
+  return true;
+end
+$$;
+comment on function private.make_session_partition(text) is
+  'Makes the partition of a month, written like 2026-01, and says whether it was missing. Sessions of the month that are in the default partition move over.';
+
 create function public.create_session_partitions(months_ahead integer default 3)
 returns table (partition_name text)
 language plpgsql
@@ -97,49 +174,33 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_month timestamptz;
-  v_name text;
-  v_from uuid;
-  v_to uuid;
+  v_month text;
 begin
+  if not private.is_trusted() then
+    perform private.fail('PT403', 'only service_role makes partitions');
+  end if;
   if months_ahead is null or months_ahead not between 0 and 120 then
     perform private.fail('PT400', 'months_ahead is between 0 and 120');
   end if;
-  -- One maintenance run at a time; a second finds the work done.
+  -- One run at a time; a second finds the work done.
   perform pg_advisory_xact_lock(hashtextextended('knowledge-persistence: session partitions', 0));
   for v_month in
-    select (month at time zone 'UTC')
-      from generate_series(date_trunc('month', now() at time zone 'UTC'),
-                           date_trunc('month', now() at time zone 'UTC') + make_interval(months => months_ahead),
-                           interval '1 month') month
+    select to_char(date_trunc('month', now() at time zone 'UTC') + make_interval(months => n), 'YYYY-MM')
+      from generate_series(0, months_ahead) n
   loop
-    v_name := 'ai_sessions_' || to_char(v_month at time zone 'UTC', 'YYYYMM');
-    continue when to_regclass('private.' || v_name) is not null;
-    v_from := private.uuid_floor(v_month);
-    v_to := private.uuid_floor((v_month at time zone 'UTC' + interval '1 month') at time zone 'UTC');
-    execute format('create table private.%I (like public.ai_sessions including defaults including constraints including generated)', v_name);
-    execute format('alter table private.%I enable row level security', v_name);
-    execute format('revoke all on private.%I from public, anon, authenticated, service_role', v_name);
-    -- start_time follows from the id: this lets a literal start_time prune partitions too.
-    execute format('alter table private.%I add constraint %I check (start_time >= %L and start_time < %L)',
-      v_name, v_name || '_start_time_check', v_month, (v_month at time zone 'UTC' + interval '1 month') at time zone 'UTC');
-    execute format('comment on table private.%I is %L', v_name,
-      'Sessions that began in ' || to_char(v_month at time zone 'UTC', 'YYYY-MM') || ' (UTC).');
-    -- Rows that came before their partition wait in the default one; they move, or attaching would be refused.
-    if exists (select from private.ai_sessions_default d where d.id >= v_from and d.id < v_to) then
-      perform private.fail('PT409', format('sessions of %s lie in the default partition', v_name),
-        'archive_sessions moves a month');
+    if private.make_session_partition(v_month) then
+      partition_name := private.session_partition(v_month);
+      return next;
     end if;
-    execute format('alter table public.ai_sessions attach partition private.%I for values from (%L) to (%L)',
-      v_name, v_from, v_to);
-    partition_name := v_name;
-    return next;
   end loop;
 end
 $$;
 comment on function public.create_session_partitions(integer) is
-  'Makes the partitions of ai_sessions for this month and so many months ahead that are missing, and names them. The worker calls it daily.';
-revoke execute on function public.create_session_partitions(integer) from public, anon, authenticated, service_role;
+  'Makes the partitions of ai_sessions for this month and so many months ahead that are missing, and names them. run_maintenance calls it. For service_role.';
+revoke execute on function
+  private.month_start(text), private.month_end(text), private.session_partition(text),
+  private.make_session_partition(text), public.create_session_partitions(integer)
+  from public, anon, authenticated, service_role;
 grant execute on function public.create_session_partitions(integer) to service_role;
 select public.create_session_partitions(3);
 
@@ -229,23 +290,32 @@ create type public.session_outcome as (
 );
 comment on type public.session_outcome is 'A session as end_session answers: what it did.';
 
--- definer because end_time is not the caller's to write.
+-- definer because end_time, breakthrough_moments and computed_quality_score are not the caller's to write.
 create function private.set_session_end(session_id uuid, end_time timestamptz)
 returns void
-language sql
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+begin
+  -- Counted after whoever is at work on it.
+  perform from public.ai_sessions s
+    where s.id = set_session_end.session_id and (private.is_trusted() or s.owner_id = auth.uid()) for no key update;
   update public.ai_sessions s
+     -- Not before it began, since clocks can jump back, and not in the future, whoever calls this.
      set end_time = case when set_session_end.end_time is not null
-                         then greatest(set_session_end.end_time, s.start_time) end  -- clocks can jump back
+           then coalesce(s.end_time, greatest(least(set_session_end.end_time, clock_timestamp()), s.start_time)) end,
+         breakthrough_moments = o.breakthroughs,
+         computed_quality_score = case when set_session_end.end_time is not null then o.quality end
+    from private.session_outcome(set_session_end.session_id) o
    where s.id = set_session_end.session_id
      and (private.is_trusted() or s.owner_id = auth.uid() and exists (
        select from public.workspace_members m where m.workspace_id = s.workspace_id and m.user_id = auth.uid()))
-     and (s.end_time is null) <> (set_session_end.end_time is null)
+     and (s.end_time is not null or set_session_end.end_time is not null);
+end
 $$;
-comment on function private.set_session_end(uuid, timestamptz) is 'Ends (or with null reopens) a session of the caller''s.';
+comment on function private.set_session_end(uuid, timestamptz) is 'Ends (or with null reopens) a session of the caller''s, and works out what it was worth.';
 
 create function public.start_session(
   session_identifier text default null, project_context text default null, session_metadata jsonb default null
@@ -323,7 +393,7 @@ begin
   end if;
   perform private.set_session_end(v_session, clock_timestamp());
   update public.ai_sessions s
-     set session_quality_score = coalesce(end_session.session_quality_score, s.session_quality_score),
+     set given_quality_score = coalesce(end_session.session_quality_score, s.given_quality_score),
          user_feedback = coalesce(end_session.user_feedback, s.user_feedback),
          session_metadata = case when end_session.summary is null then s.session_metadata
            else coalesce(s.session_metadata, '{}') || jsonb_build_object('summary', end_session.summary) end
@@ -337,7 +407,7 @@ begin
 end
 $$;
 comment on function public.end_session(text, integer, text, text) is
-  'Ends a session of the caller''s (the current one when no identifier is given) and says what it did. Ending it again changes nothing but what is passed.';
+  'Ends a session of the caller''s (the current one when no identifier is given) and says what it did: how long it took, what it recorded, recalled and had breakthroughs about, and how well it went, computed unless a score is given. Ended again it stays ended when it was, and its score is computed anew.';
 
 revoke execute on function
   private.reserve_session_positions(uuid, integer), private.find_session(uuid, text),

@@ -1,10 +1,10 @@
 -- Links between sessions and knowledge: what was created, recalled, applied, with what success.
 --
--- Owns: session_knowledge_links, the accounting of accesses, ratings.
+-- Owns: session_knowledge_links, the accounting of accesses, ratings, edits and validations.
 --
 -- Invariants
---   * One `created` and one `accessed` link per session and item; an item's access_count counts every recall, a
---     session's knowledge_items_accessed each item once.
+--   * One `created`, one `accessed` and one `breakthrough` link per session and item; an item's access_count counts
+--     every recall, a session's knowledge_items_accessed each item once.
 --   * Everybody's recall counts, also on items that the caller may not edit; nobody can set a counter.
 --   * Locks are taken in this order: session key, items by id, search documents by id, session row.
 
@@ -33,7 +33,7 @@ create table public.session_knowledge_links (
   constraint session_knowledge_links_effectiveness_rating_check check (effectiveness_rating between 1 and 10)
 );
 create unique index session_knowledge_links_once_key on public.session_knowledge_links (session_id, knowledge_id, interaction_type)
-  where interaction_type in ('accessed', 'created');
+  where interaction_type in ('accessed', 'created', 'breakthrough');
 create index session_knowledge_links_session_id_idx on public.session_knowledge_links (session_id, interaction_timestamp desc);
 create index session_knowledge_links_knowledge_id_idx on public.session_knowledge_links (knowledge_id, interaction_type);
 create index session_knowledge_links_owner_id_idx on public.session_knowledge_links (owner_id);
@@ -46,7 +46,7 @@ comment on column public.session_knowledge_links.knowledge_id is 'The item.';
 comment on column public.session_knowledge_links.owner_id is 'Whose doing it was.';
 comment on column public.session_knowledge_links.interaction_type is 'accessed, created, updated, validated, breakthrough or applied.';
 comment on column public.session_knowledge_links.interaction_timestamp is 'When, for an access the first time in the session.';
-comment on column public.session_knowledge_links.learning_context is 'What was being done.';
+comment on column public.session_knowledge_links.learning_context is 'What was being done; of a breakthrough what it was, of a validation the new status.';
 comment on column public.session_knowledge_links.effectiveness_rating is '1 to 10: how much it helped.';
 comment on column public.session_knowledge_links.breakthrough_indicator is 'Whether it was a breakthrough.';
 comment on column public.session_knowledge_links.application_success is 'Whether applying it worked.';
@@ -90,6 +90,42 @@ create trigger knowledge_items_count_created after insert on public.knowledge_it
   referencing new table as inserted
   for each statement execute function private.count_created_items();
 
+-- definer because links are not the caller's to write.
+create function private.link_changed_item()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_session uuid := private.current_session();
+begin
+  if v_session is null or auth.uid() is null then
+    return null;
+  end if;
+  if (new.title, new.content) is distinct from (old.title, old.content) then
+    insert into public.session_knowledge_links (session_id, knowledge_id, interaction_type)
+    values (v_session, new.id, 'updated');
+  end if;
+  if new.validation_status is distinct from old.validation_status
+     and new.workspace_id in (select private.maintained_workspaces()) then
+    insert into public.session_knowledge_links (session_id, knowledge_id, interaction_type, learning_context, notes)
+    values (v_session, new.id, 'validated', new.validation_status, new.validation_note);
+  end if;
+  return null;
+end
+$$;
+comment on function private.link_changed_item() is 'Trigger: links an item to the session that changed its text or decided its status.';
+revoke execute on function private.link_changed_item() from public;
+-- The columns whose change can change the status by way of knowledge_items_prepare; counters fire nothing.
+create trigger knowledge_items_link_changed
+  after update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status
+  on public.knowledge_items
+  for each row
+  when ((new.title, new.content, new.validation_status) is distinct from (old.title, old.content, old.validation_status))
+  execute function private.link_changed_item();
+
 -- definer because a recall counts on items that the caller may read and not write. Ids that the caller may not see
 -- are left out, and answered like those that name nothing.
 create function private.log_access(knowledge_ids uuid[])
@@ -115,7 +151,8 @@ begin
     select v_session, k.id, auth.uid(), 'accessed'
       from public.knowledge_items k where k.id = any (v_visible)
      order by k.id
-    on conflict (session_id, knowledge_id, interaction_type) where interaction_type in ('accessed', 'created') do nothing;
+    on conflict (session_id, knowledge_id, interaction_type)
+      where interaction_type in ('accessed', 'created', 'breakthrough') do nothing;
     get diagnostics v_new = row_count;
     if v_new > 0 then
       update public.ai_sessions s set knowledge_items_accessed = s.knowledge_items_accessed + v_new

@@ -10,10 +10,13 @@ from knowledge_persistence._values import JsonArgument, RequestContext, is_id, t
 from knowledge_persistence.embedders import make_embedder
 from knowledge_persistence.errors import NotFoundError
 from knowledge_persistence.models import (
+    ArchivedMonth,
     EmbeddingJob,
     EmbeddingModel,
     EndedSession,
+    MaintenanceOutcome,
     Session,
+    SessionEvent,
     StartedSession,
     StoredEmbedding,
     Workspace,
@@ -159,7 +162,7 @@ class AsyncKnowledgeClient(AsyncMemory):
 
         Args:
             session: its id or identifier; None: the client's session.
-            quality_score: 1 to 100.
+            quality_score: 1 to 100; None: the one given before, else one is computed of what it did.
             user_feedback: what the user said of it.
             summary: what is to be remembered of it.
 
@@ -226,6 +229,27 @@ class AsyncKnowledgeClient(AsyncMemory):
         if not rows:
             raise NotFoundError(f"no session {session}", code="PT404", status=404, hint="`kp session list`")
         return from_row(Session, rows[0])
+
+    async def session_timeline(self, session: UUID | str) -> list[SessionEvent]:
+        """Read what happened in a session, in order.
+
+        Args:
+            session: its id or identifier.
+
+        Raises:
+            NotFoundError: there is none, or none that the caller may see.
+        """
+        found = await self.get_session(session)
+        rows = await self._core.select(
+            "session_timeline",
+            _columns(SessionEvent),
+            await self._core.context(),
+            equal={"session_id": found.id},
+            order="happened_at",
+        )
+        events = [from_row(SessionEvent, row) for row in reversed(rows)]
+        # What happened at one moment was begun by the start and is closed by the end.
+        return sorted(events, key=lambda one: (one.happened_at, one.event == "ended", one.event != "started"))
 
     # Workspaces
 
@@ -327,6 +351,49 @@ class AsyncKnowledgeClient(AsyncMemory):
         )
 
     # For the service
+
+    async def run_maintenance(self) -> list[MaintenanceOutcome]:
+        """Do what is due now and then, as the service: partitions ahead, stale proposals away. Once an hour is right.
+
+        Returns:
+            how each task went; one that failed does not keep the others from running.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+        """
+        rows = await self._core.call("run_maintenance", {}, RequestContext(), mode="repeatable")
+        return [from_row(MaintenanceOutcome, row) for row in rows]
+
+    async def archive_sessions(self, month: str, *, dry_run: bool = False) -> ArchivedMonth:
+        """Move a month's sessions and their links out of the live tables, as the service.
+
+        Args:
+            month: one that is over, like 2026-01 (UTC).
+            dry_run: only say how much that is.
+
+        Raises:
+            InvalidArgumentError: that is no month.
+            ConflictError: the month is not over, or one of its sessions was in use in the last seven days.
+            PermissionDeniedError: the caller is not the service.
+        """
+        rows = await self._core.call(
+            "archive_sessions", {"month": month, "dry_run": dry_run}, RequestContext(), mode="once"
+        )
+        return from_row(ArchivedMonth, rows[0])
+
+    async def restore_sessions(self, month: str) -> ArchivedMonth:
+        """Put the archived sessions of a month back, as the service.
+
+        Args:
+            month: like 2026-01.
+
+        Raises:
+            InvalidArgumentError: that is no month.
+            NotFoundError: nothing of it is archived.
+            PermissionDeniedError: the caller is not the service.
+        """
+        rows = await self._core.call("restore_sessions", {"month": month}, RequestContext(), mode="once")
+        return from_row(ArchivedMonth, rows[0])
 
     async def embedding_models(self) -> list[EmbeddingModel]:
         """Read the registered embedding models."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .briefing import AsyncBriefingMethods
 from .graph import AsyncGraphMethods
 from .history import AsyncHistoryMethods
 from .knowledge import AsyncKnowledgeMethods
@@ -15,5 +16,6 @@ class AsyncMemory(
     AsyncGraphMethods,
     AsyncQualityMethods,
     AsyncHistoryMethods,
+    AsyncBriefingMethods,
 ):
     """Record, recall, validate, relate: the same under the client and under one of its sessions."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .briefing import BriefingMethods
 from .graph import GraphMethods
 from .history import HistoryMethods
 from .knowledge import KnowledgeMethods
@@ -16,5 +17,6 @@ class Memory(
     GraphMethods,
     QualityMethods,
     HistoryMethods,
+    BriefingMethods,
 ):
     """Record, recall, validate, relate: the same under the client and under one of its sessions."""

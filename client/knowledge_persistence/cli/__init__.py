@@ -36,7 +36,7 @@ _MODULES: Final = {
     "session": ("session",),
     "workspace": ("workspace",),
     "account": ("login", "logout", "whoami"),
-    "worker": ("worker", "model"),
+    "worker": ("worker", "maintain", "model"),
 }
 
 

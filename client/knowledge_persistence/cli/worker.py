@@ -1,4 +1,4 @@
-"""`kp worker`, `kp model list|register`: embed what was recorded, and with which model."""
+"""`kp worker`, `kp maintain`, `kp model list|register`: what an operator's machine does by itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .output import JsonOption, clean, emit_json, err, out
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
     app.command("worker", rich_help_panel="Operations")(worker)
+    app.command("maintain", rich_help_panel="Operations")(maintain)
     group = typer.Typer(no_args_is_help=True, help="Embedding models: whose vectors are stored and searched.")
     group.command("list")(list_models)
     group.command("register")(register_model)
@@ -31,7 +32,7 @@ def worker(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give recorded texts their vectors. `kp up` runs one by itself."""
+    """Give recorded texts their vectors, and run maintenance every hour. `kp up` runs one by itself."""
     from knowledge_persistence.worker import Worker, log_to_stderr, run_until_stopped  # noqa: PLC0415
 
     log_to_stderr()
@@ -42,6 +43,21 @@ def worker(
     else:
         err.print(f"{report.stored} stored, {report.stale} stale, {report.failed} failed.")
     if once and report.failed:
+        raise typer.Exit(1)
+
+
+def maintain(*, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Run maintenance now: partitions ahead, stale proposals away. Needs the secret key; the worker does it hourly."""
+    with open_client(url=url, session=False, service_role=True) as client:
+        outcomes = client.run_maintenance()
+    if as_json:
+        emit_json(outcomes)
+    else:
+        table = Table("task", "outcome", "detail", box=None, pad_edge=False)
+        for one in outcomes:
+            table.add_row(Text(one.task), Text(one.outcome), Text(clean(one.detail)))
+        out.print(table)
+    if any(one.outcome == "failed" for one in outcomes):
         raise typer.Exit(1)
 
 

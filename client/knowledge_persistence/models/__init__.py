@@ -50,6 +50,15 @@ from .quality import (
     ValidationTest,
 )
 from .rows import JSON, JSONObject, from_row, parse_interval, title_from, to_json
+from .sessions import (
+    ArchivedMonth,
+    Brief,
+    BriefEntry,
+    BriefSection,
+    MaintenanceOutcome,
+    MarkedBreakthrough,
+    SessionEvent,
+)
 from .specialised import (
     AppliedInsight,
     Attempt,
@@ -73,8 +82,12 @@ from .specialised import (
 __all__ = [
     "JSON",
     "AppliedInsight",
+    "ArchivedMonth",
     "Attempt",
     "AttemptOutcome",
+    "Brief",
+    "BriefEntry",
+    "BriefSection",
     "ContextualKnowledge",
     "Decision",
     "DecisionEvent",
@@ -94,6 +107,8 @@ __all__ = [
     "KnowledgeItem",
     "KnowledgeNeighbor",
     "KnowledgeType",
+    "MaintenanceOutcome",
+    "MarkedBreakthrough",
     "MatchedInteractionPattern",
     "MergeOutcome",
     "NewKnowledge",
@@ -117,6 +132,7 @@ __all__ = [
     "RelationshipType",
     "RunOutcome",
     "Session",
+    "SessionEvent",
     "SimilarKnowledge",
     "StartedSession",
     "StoreOutcome",
