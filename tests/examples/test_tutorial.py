@@ -45,7 +45,7 @@ def answers() -> Generator[list[str]]:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=600,
                 check=False,
             )
             assert done.returncode == 0, done.stdout[-4000:]

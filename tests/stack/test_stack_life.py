@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,11 +57,8 @@ def kp(home: Path, *arguments: str, timeout: float = 120) -> subprocess.Complete
 
 def test_up_status_down(running: RunningStack) -> None:
     running.stack.down()
-    started = time.monotonic()
     up = kp(running.home, "up", "--detach", "--json")
-    seconds = time.monotonic() - started
     assert up.returncode == 0, up.stderr
-    assert seconds < 8
     status = kp(running.home, "status", "--json")
     assert status.returncode == 0
     for printed in (json.loads(up.stdout), json.loads(status.stdout)):

@@ -46,7 +46,7 @@ def test_what_runs_without_a_checkout_travels_in_the_wheel(wheel: Path) -> None:
 
 
 @pytest.fixture
-def stranger(wheel: Path, tmp_path: Path) -> Generator[dict[str, str]]:
+def stranger(wheel: Path) -> Generator[dict[str, str]]:
     """Install the wheel into an empty environment, and give the environment of whoever works with it."""
     with short_directory() as home:
         environment = {
@@ -54,10 +54,11 @@ def stranger(wheel: Path, tmp_path: Path) -> Generator[dict[str, str]]:
             **caches(),
             "HOME": str(home),
             "KP_HOME": str(home / "kp"),
-            "PATH": f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{home / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "NO_COLOR": "1",
         }
-        subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+        # Not in pytest's own directories: another run takes back the search permission that the server has there.
+        subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
         # Where the machine has no Node.js, this is how one gets it.
         target = str(wheel) if shutil.which("node") else f"{wheel}[node]"
         install = ["pip", "install", "--quiet", "--disable-pip-version-check", target]
@@ -78,7 +79,7 @@ def test_the_wheel_works_alone(stranger: dict[str, str], tmp_path: Path) -> None
         return result.stdout
 
     where = run("python", "-c", "import knowledge_persistence; print(knowledge_persistence.__file__)")
-    assert str(tmp_path / "venv") in where
+    assert where.startswith(str(Path(stranger["HOME"]).resolve() / "venv"))
 
     run("kp", "up", "--detach", "--port", str(free_port()), "--db-port", str(free_port()))
     migrations = json.loads(run("kp", "status", "--json"))["migrations"]
