@@ -14,6 +14,7 @@ from .front import DatabaseAddress, Front
 from .postgres import Cluster, explain_failure
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -120,12 +121,22 @@ class PostgresComponent(Component):
 class FrontComponent(Component):
     """The HTTP origin: Data API and Auth."""
 
-    def __init__(self, home: Home, config: StackConfig, cluster: Cluster, runtime: FrontRuntime) -> None:
+    def __init__(
+        self,
+        home: Home,
+        config: StackConfig,
+        cluster: Cluster,
+        runtime: FrontRuntime,
+        *,
+        realtime_port: int | None = None,
+    ) -> None:
         super().__init__(home, "front", port=config.origin_port)
         self._config = config
         self._database = DatabaseAddress(str(cluster.socket_directory), cluster.port)
         self._runtime = runtime
-        self._options = {"homeId": home.id}
+        self._options: dict[str, str | int] = {"homeId": home.id}
+        if realtime_port is not None:
+            self._options["realtimePort"] = realtime_port
         self.front: Front | None = None
 
     def prepare(self, give_up: Callable[[], bool]) -> None:
@@ -166,12 +177,21 @@ class FrontComponent(Component):
 
 
 class ModuleComponent(Component):
-    """A module of this package that runs as a program and ends with its supervisor."""
+    """A module of this package that runs as a program and ends with its supervisor.
 
-    def __init__(self, home: Home, name: str, module: str) -> None:
-        super().__init__(home, name)
+    Args:
+        home: the stack's directory.
+        name: what it is called.
+        module: the module.
+        listener: a listening socket that it inherits, and whose descriptor is its argument. It stays open here, so
+            that clients wait while the module is started again.
+    """
+
+    def __init__(self, home: Home, name: str, module: str, *, listener: socket.socket | None = None) -> None:
+        super().__init__(home, name, port=None if listener is None else int(listener.getsockname()[1]))
         self._home = home
         self._module = module
+        self._listener = listener
 
     @staticmethod
     def is_available(module: str) -> bool:
@@ -180,10 +200,18 @@ class ModuleComponent(Component):
 
     def _launch(self, give_up: Callable[[], bool]) -> None:
         del give_up  # it is ready as soon as it runs
+        inherited = [] if self._listener is None else [self._listener.fileno()]
         with self.open_log() as log:
             try:
                 self.process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-m", "knowledge_persistence.embedded.tether", self._module],
+                    [
+                        sys.executable,
+                        "-m",
+                        "knowledge_persistence.embedded.tether",
+                        self._module,
+                        *map(str, inherited),
+                    ],
+                    pass_fds=inherited,
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -195,6 +223,8 @@ class ModuleComponent(Component):
 
     def stop(self) -> None:
         """Ask it to end; insist after some seconds."""
+        if self._listener is not None:
+            self._listener.close()
         process = self.process
         if process is None or process.poll() is not None:
             return

@@ -358,6 +358,8 @@ class Cluster:
             "wal_level": "logical",
             "wal_buffers": "16MB",
             "max_wal_size": "2GB",
+            # A replication slot whose owner hangs must not fill the disk.
+            "max_slot_wal_keep_size": "1GB",
             "checkpoint_completion_target": 0.9,
             "default_statistics_target": 100,
             "shared_buffers": f"{memory.shared_buffers // _MIB}MB",

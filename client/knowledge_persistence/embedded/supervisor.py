@@ -41,6 +41,8 @@ LOCAL_USER = "me@localhost.local"
 """The user that the first start signs up: whoever works at this machine."""
 
 _WORKER_MODULE = "knowledge_persistence.worker"
+_REALTIME_MODULE = "knowledge_persistence.realtime"
+_BACKLOG = 1024
 _WAL_SEGMENT = 16 * 1024 * 1024
 
 
@@ -151,7 +153,11 @@ class Supervisor:
         self._check_stop()
 
         self._progress("Starting the Data API")
-        front = FrontComponent(self.home, config, cluster, runtime)
+        # Before the front, which is told its port.
+        listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        realtime = ModuleComponent(self.home, "realtime", _REALTIME_MODULE, listener=listener)
+        self._components.append(realtime)
+        front = FrontComponent(self.home, config, cluster, runtime, realtime_port=realtime.port)
         self._components.append(front)
         front.state = "starting"
         front.prepare(lambda: self._stopping)
@@ -169,6 +175,7 @@ class Supervisor:
             # From here on the directory holds something that must not be lost.
             self.home.incomplete_marker.unlink()
 
+        self._start(realtime)
         if ModuleComponent.is_available(_WORKER_MODULE):
             worker = ModuleComponent(self.home, "worker", _WORKER_MODULE)
             self._components.append(worker)
