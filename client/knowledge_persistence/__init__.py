@@ -61,6 +61,7 @@ from .models import (
     JSONObject,
     Judgement,
     KnowledgeGraph,
+    KnowledgeEvent,
     KnowledgeItem,
     KnowledgeNeighbor,
     KnowledgeType,
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from .embedders import Embedder, make_embedder
     from .judges import AnswerJudge, make_judge
     from .settings import Settings
+    from .subscriptions import Subscription
 
 __all__ = [
     "JSON",
@@ -150,6 +152,7 @@ __all__ = [
     "Judgement",
     "KnowledgeClient",
     "KnowledgeGraph",
+    "KnowledgeEvent",
     "KnowledgeItem",
     "KnowledgeNeighbor",
     "KnowledgePersistenceError",
@@ -189,6 +192,7 @@ __all__ = [
     "SimilarKnowledge",
     "StartedSession",
     "StoredEmbedding",
+    "Subscription",
     "SuggestedCommand",
     "TransportError",
     "ValidatedKnowledge",
@@ -215,6 +219,7 @@ _LAZY = {
     "KnowledgeClient": "._sync.client",
     "SessionHandle": "._sync.session",
     "Settings": ".settings",
+    "Subscription": ".subscriptions",
     "connect": "._sync.client",
     "connect_async": "._async.client",
     "make_embedder": ".embedders",

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from knowledge_persistence.embedders import Embedder
     from knowledge_persistence.models import JSON, Identity, JSONObject, WorkspaceRole
 
+    # async only: begin
+    from knowledge_persistence.subscriptions import Subscription
+
+    # async only: end
     from .transport import AsyncTransport
 
 
@@ -104,6 +108,31 @@ class AsyncKnowledgeClient(AsyncMemory):
             AuthenticationError: nobody, or the sign-in has ended.
         """
         return await self._core.transport.identity()
+
+    # async only: begin
+    def subscribe(
+        self, *, project: str | None = None, types: Sequence[str] | None = None, after: int | None = None
+    ) -> Subscription:
+        """Follow what happens: ``async for event in client.subscribe(project="atlas")``.
+
+        Each event is told at least once, in order, through restarts of anything. A client that names no workspace
+        follows all its workspaces.
+
+        Args:
+            project: only of this project; what is gone is told all the same.
+            types: only of these subjects (knowledge, session, relationship, validation_result), knowledge types
+                or kinds of record (gotcha, command, …).
+            after: go on after this event, the `cursor` of an earlier subscription; None: from now on.
+
+        Raises:
+            CursorExpiredError: while iterating: the log no longer holds `after`.
+            AuthenticationError: while iterating: the sign-in has ended.
+        """
+        from knowledge_persistence.subscriptions import Subscription  # noqa: PLC0415 - it imports this module
+
+        return Subscription(self, project=project, types=types, after=after)
+
+    # async only: end
 
     # Sessions
 
@@ -485,7 +514,7 @@ class AsyncKnowledgeClient(AsyncMemory):
         return [from_row(StoredEmbedding, row) for row in rows]
 
 
-def _columns(kind: type[Session | WorkspaceMember]) -> list[str]:
+def _columns(kind: type[Session | SessionEvent | WorkspaceMember]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 

@@ -97,6 +97,16 @@ class AsyncHttpTransport:
         self._opening = AsyncLock()
         self._client: AsyncClient | None = None
 
+    @property
+    def url(self) -> str:
+        """The deployment's origin."""
+        return self._url
+
+    @property
+    def api_key(self) -> str:
+        """The key that requests carry."""
+        return self._api_key
+
     async def open(self) -> None:
         """Sign in, so that a wrong URL or password shows now."""
         await self._connected()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .briefing import AsyncBriefingMethods
+from .events import AsyncEventMethods
 from .graph import AsyncGraphMethods
 from .history import AsyncHistoryMethods
 from .knowledge import AsyncKnowledgeMethods
@@ -16,6 +17,7 @@ class AsyncMemory(
     AsyncGraphMethods,
     AsyncQualityMethods,
     AsyncHistoryMethods,
+    AsyncEventMethods,
     AsyncBriefingMethods,
 ):
     """Record, recall, validate, relate: the same under the client and under one of its sessions."""

@@ -486,7 +486,7 @@ class KnowledgeClient(Memory):
         return [from_row(StoredEmbedding, row) for row in rows]
 
 
-def _columns(kind: type[Session | WorkspaceMember]) -> list[str]:
+def _columns(kind: type[Session | SessionEvent | WorkspaceMember]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 

@@ -98,6 +98,16 @@ class HttpTransport:
         self._opening = Lock()
         self._client: Client | None = None
 
+    @property
+    def url(self) -> str:
+        """The deployment's origin."""
+        return self._url
+
+    @property
+    def api_key(self) -> str:
+        """The key that requests carry."""
+        return self._api_key
+
     def open(self) -> None:
         """Sign in, so that a wrong URL or password shows now."""
         self._connected()

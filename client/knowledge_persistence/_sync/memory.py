@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .briefing import BriefingMethods
+from .events import EventMethods
 from .graph import GraphMethods
 from .history import HistoryMethods
 from .knowledge import KnowledgeMethods
@@ -17,6 +18,7 @@ class Memory(
     GraphMethods,
     QualityMethods,
     HistoryMethods,
+    EventMethods,
     BriefingMethods,
 ):
     """Record, recall, validate, relate: the same under the client and under one of its sessions."""

@@ -14,6 +14,7 @@ from .graph import (
     RelationshipStatus,
     RelationshipType,
 )
+from .events import EventKind, EventSubject, KnowledgeEvent
 from .knowledge import (
     ContextualKnowledge,
     EmbeddingJob,
@@ -95,6 +96,8 @@ __all__ = [
     "EmbeddingJob",
     "EmbeddingModel",
     "EndedSession",
+    "EventKind",
+    "EventSubject",
     "FoundGotcha",
     "Gotcha",
     "GraphItem",
@@ -104,6 +107,7 @@ __all__ = [
     "JSONObject",
     "Judgement",
     "KnowledgeGraph",
+    "KnowledgeEvent",
     "KnowledgeItem",
     "KnowledgeNeighbor",
     "KnowledgeType",

@@ -1,0 +1,269 @@
+"""Following what happens: the log of events is what is told, the push only says when to look.
+
+Asynchronous only: there is no synchronous counterpart, whose reader would have to be a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from ._async.http import AsyncHttpTransport
+from .errors import KnowledgePersistenceError, RateLimitError, ServerError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from realtime import AsyncRealtimeClient
+
+    from ._async.client import AsyncKnowledgeClient
+    from .models import KnowledgeEvent
+
+log = logging.getLogger("knowledge_persistence.subscriptions")
+
+_PAGE: Final = 500
+#: Seconds between two looks: with the push at work, without it, and where there is none.
+_PUSHED_POLL: Final = 5.0
+_UNPUSHED_POLL: Final = 1.0
+_DIRECT_POLL: Final = 0.25
+#: Seconds after a push at which to look again: an event is handed out once no earlier transaction runs any more.
+_LOOK_AGAIN: Final = (0.03, 0.1, 0.3, 1.0, 2.5)
+#: Seconds before the first, second, … attempt after a failure.
+_RETRY: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
+#: Seconds after which an idle subscription moves its cursor on, so that it does not grow too old.
+_ADVANCE: Final = 300.0
+_JOIN_SECONDS: Final = 10.0
+
+
+class Subscription:
+    """The events from some point on, as they happen. Made by `AsyncKnowledgeClient.subscribe`.
+
+    Iterate over it with ``async for``. Each event is told at least once, in the order of the log; after an
+    interruption of any kind it goes on from its cursor. Where the deployment has Realtime, a push tells when to look,
+    so that an event arrives within milliseconds of its commit; where it has none, or on a direct connection,
+    it looks by itself.
+
+    Args:
+        client: whose events.
+        after: the event after which to begin; None: what happens from now on.
+        project: see `subscribe`.
+        types: see `subscribe`.
+    """
+
+    def __init__(
+        self,
+        client: AsyncKnowledgeClient,
+        *,
+        after: int | None = None,
+        project: str | None = None,
+        types: Sequence[str] | None = None,
+    ) -> None:
+        self._client = client
+        self._cursor = after
+        self._project = project
+        self._types = types
+        self._woken = asyncio.Event()
+        self._hinted: int | None = None
+        self._pushed = False
+        self._lost = False
+        self._advanced_at = time.monotonic()
+        self._events: AsyncGenerator[KnowledgeEvent] | None = None
+
+    @property
+    def cursor(self) -> int | None:
+        """The last event that is done with: the one before that which the loop's body has at hand.
+
+        Stored, and passed as `after`, it lets another process go on. None before the first look.
+        """
+        return self._cursor
+
+    async def start(self) -> int:
+        """Fix the point from which events are told, and return it; the first step of the loop does it otherwise.
+
+        Raises:
+            TransportError: the deployment can't be reached.
+        """
+        if self._cursor is None:
+            self._cursor = await self._client.events_cursor()
+        return self._cursor
+
+    def __aiter__(self) -> AsyncIterator[KnowledgeEvent]:
+        if self._events is None:
+            self._events = self._follow()
+        return self._events
+
+    async def aclose(self) -> None:
+        """End it, and let go of the connection."""
+        if self._events is not None:
+            await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _follow(self) -> AsyncGenerator[KnowledgeEvent]:
+        await self.start()
+        transport = self._client.core.transport
+        push = (
+            asyncio.create_task(self._listen(transport))
+            if isinstance(transport, AsyncHttpTransport)
+            else None
+        )
+        failures = 0
+        looks = iter(_LOOK_AGAIN)
+        try:
+            while True:
+                self._woken.clear()
+                hinted = self._hinted
+                try:
+                    page = await self._look()
+                except (TransportError, ServerError, RateLimitError) as error:
+                    log.info("%s; looking again", error)
+                    delay = _RETRY[min(failures, len(_RETRY) - 1)]
+                    failures += 1
+                    await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+                    continue
+                failures = 0
+                for event in page:
+                    if event.event_id == hinted:
+                        self._hinted = hinted = None
+                    yield event
+                    self._cursor = event.event_id
+                if len(page) == _PAGE:
+                    continue
+                pause = self._poll(push)
+                if hinted is not None:
+                    pause = next(looks, None) or pause
+                if await self._wait(pause):
+                    looks = iter(_LOOK_AGAIN)
+                elif hinted is not None and pause >= _LOOK_AGAIN[-1]:
+                    # It is not for this reader, or the regular look will find it.
+                    self._hinted = None
+        finally:
+            if push is not None:
+                push.cancel()
+                await asyncio.gather(push, return_exceptions=True)
+
+    def _poll(self, push: asyncio.Task[None] | None) -> float:
+        if push is None:
+            return _DIRECT_POLL
+        return _PUSHED_POLL if self._pushed else _UNPUSHED_POLL
+
+    async def _look(self) -> list[KnowledgeEvent]:
+        head: int | None = None
+        if time.monotonic() - self._advanced_at > _ADVANCE:
+            # Before the look, so that the look has seen all that the new cursor leaves behind.
+            head = await self._client.events_cursor()
+            self._advanced_at = time.monotonic()
+        page = await self._client.events_since(
+            self._cursor, max_events=_PAGE, project=self._project, types=self._types
+        )
+        if head and not page:
+            self._cursor = head
+        return page
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for a push, no longer than this, and say whether one came."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+        return self._woken.is_set()
+
+    # -- the push ----------------------------------------------------------------------------------------------
+
+    async def _listen(self, transport: AsyncHttpTransport) -> None:
+        failures = 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._listen_once(transport)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the push is a hint: whatever it fails with, the log is read
+                log.info("no push: %s: %s", type(error).__name__, error)
+            self._pushed = False
+            self._woken.set()
+            failures = 0 if time.monotonic() - began > _RETRY[-1] else failures + 1
+            await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)] * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _listen_once(self, transport: AsyncHttpTransport) -> None:
+        from realtime import AsyncRealtimeClient  # noqa: PLC0415 - slow to import
+
+        token = await self._token(transport)
+        context = await self._client.core.context()
+        workspaces = (
+            [context.workspace]
+            if context.workspace is not None
+            else [workspace.workspace_id for workspace in await self._client.workspaces()]
+        )
+        realtime = AsyncRealtimeClient(
+            f"{transport.url}/realtime/v1", transport.api_key, auto_reconnect=False, max_retries=1
+        )
+        try:
+            async with asyncio.timeout(_JOIN_SECONDS):
+                await realtime.connect()
+                await realtime.set_auth(token)
+                joined = [asyncio.Event() for _ in workspaces]
+                for workspace, event in zip(workspaces, joined, strict=True):
+                    await self._join(realtime, f"workspace:{workspace}", event)
+                for event in joined:
+                    await event.wait()
+            self._pushed = True
+            self._woken.set()  # what happened before the join was heard by nobody
+            while realtime.is_connected and not self._lost:
+                await asyncio.sleep(1)
+                fresh = await self._token(transport)
+                if fresh != token:
+                    token = fresh
+                    await realtime.set_auth(token)
+        finally:
+            self._lost = False
+            with contextlib.suppress(Exception):
+                await realtime.close()
+
+    async def _join(self, realtime: AsyncRealtimeClient, topic: str, joined: asyncio.Event) -> None:
+        def heard(message: object) -> None:
+            payload = cast("dict[str, dict[str, object]]", message).get("payload", {})
+            last = payload.get("last_event")
+            if isinstance(last, int):
+                self._hinted = last
+            self._woken.set()
+
+        def changed(state: object, error: Exception | None) -> None:
+            if str(getattr(state, "value", state)) == "SUBSCRIBED":
+                joined.set()
+            else:
+                log.info("the channel %s is %s: %s", topic, state, error)
+                self._lost = True
+
+        channel = realtime.channel(
+            topic,
+            {
+                "config": {
+                    "private": True,
+                    "broadcast": {"ack": False, "self": False},
+                    "presence": {"key": "", "enabled": False},
+                }
+            },
+        )
+        channel.on_broadcast("knowledge_event", heard)
+        await channel.subscribe(changed)
+
+    @staticmethod
+    async def _token(transport: AsyncHttpTransport) -> str:
+        if transport.sign_in is None:
+            return transport.api_key
+        try:
+            return await transport.sign_in.token()
+        except KnowledgePersistenceError as error:
+            raise TransportError(f"no token for the push: {error}") from error
