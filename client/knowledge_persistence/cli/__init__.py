@@ -33,14 +33,11 @@ _MODULES: Final = {
     "insight": ("insight",),
     "decision": ("decision",),
     "pattern": ("pattern",),
-    "history": ("history", "supersede", "forget", "duplicates"),
-    "audit": ("audit",),
     "session": ("session",),
     "watch": ("watch",),
     "workspace": ("workspace",),
     "account": ("login", "logout", "whoami"),
     "worker": ("worker", "maintain", "model"),
-    "backup": ("backup", "restore"),
 }
 
 
