@@ -270,7 +270,8 @@ end
 $$;
 comment on function private.require_writer(uuid) is 'The signed-in user''s id, or an error when the user may not record in this workspace.';
 
--- definer because companions are not the caller's to read. It tells nothing that the caller may not see.
+-- definer because companions are not the caller's to read, and what a repeat counts on not the caller's to lock. It
+-- tells and locks nothing that the caller may not see, and only for who may record.
 create function private.claim_signature(kind text, workspace_id uuid, signature text)
 returns uuid
 language plpgsql
@@ -279,7 +280,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_user uuid := auth.uid();
+  v_user uuid := private.require_writer(claim_signature.workspace_id);
+  v_item uuid;
 begin
   if coalesce(btrim(claim_signature.signature), '') = '' then
     perform private.fail('PT400', format('a %s can''t be blank', replace(claim_signature.kind, '_', ' ')));
@@ -287,19 +289,41 @@ begin
   -- One at a time per owner and signature: of two first sightings the second finds the first one's record.
   perform pg_advisory_xact_lock(hashtextextended(
     concat_ws(e'\x1f', claim_signature.kind, claim_signature.workspace_id, v_user, claim_signature.signature), 0));
-  return (
-    select c.knowledge_id
+  loop
+    select c.knowledge_id into v_item
       from private.companions c
       join public.knowledge_items k on k.id = c.knowledge_id
      where c.workspace_id = claim_signature.workspace_id and c.kind = claim_signature.kind
        and c.signature = claim_signature.signature and c.is_live
        and (c.owner_id = v_user or (select a.is_visible from private.item_access(c.knowledge_id) a))
      order by (c.owner_id = v_user) desc nulls last, (k.validation_status = 'validated') desc, k.created_at, k.id
-     limit 1);
+     limit 1;
+    if v_item is null then
+      return null;
+    end if;
+    -- The record, then the item: whoever holds one of them may be about to hide or retire it.
+    case claim_signature.kind
+      when 'gotcha' then
+        perform from public.technical_gotchas r where r.knowledge_id = v_item for no key update;
+      when 'command' then
+        perform from public.command_patterns r where r.knowledge_id = v_item for no key update;
+      when 'interaction_pattern' then
+        perform from public.interaction_patterns r where r.knowledge_id = v_item for no key update;
+      when 'insight' then
+        perform from public.experiential_knowledge r where r.knowledge_id = v_item for no key update;
+      when 'decision' then
+        perform from public.decision_evolution r where r.knowledge_id = v_item for no key update;
+    end case;
+    perform from public.knowledge_items k where k.id = v_item for no key update;
+    if exists (select from private.companions c where c.knowledge_id = v_item and c.is_live)
+       and (select a.is_visible from private.item_access(v_item) a) then
+      return v_item;
+    end if;
+  end loop;
 end
 $$;
 comment on function private.claim_signature(text, uuid, text) is
-  'Waits for other writers of this signature, then returns the item of the living record that a repeat belongs to: the caller''s own, else one that the caller may see; null when there is none.';
+  'Waits for other writers of this signature, then returns the item of the living record that a repeat belongs to: the caller''s own, else one that the caller may see; null when there is none. Record and item stay locked, and so what they are, until the transaction ends.';
 
 create function private.require_visible_item(knowledge_id uuid)
 returns boolean
@@ -317,6 +341,35 @@ begin
 end
 $$;
 comment on function private.require_visible_item(uuid) is 'Whether the caller may edit an item; an error when the caller may not even see it.';
+
+create function private.require_recorder(knowledge_id uuid)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_editable boolean := private.require_visible_item(require_recorder.knowledge_id);
+begin
+  perform private.require_writer(
+    (select k.workspace_id from public.knowledge_items k where k.id = require_recorder.knowledge_id));
+  return v_editable;
+end
+$$;
+comment on function private.require_recorder(uuid) is
+  'Whether the caller may edit an item; an error when the caller may not see it, or may record nothing in its workspace.';
+
+create function private.clip(words text, max_length integer)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  -- A change behind the cut changes the item all the same: what the workspace trusts is the whole record.
+  select case when length(words) <= max_length then words else left(words, max_length) || ' … ' || md5(words) end
+$$;
+comment on function private.clip(text, integer) is 'A text, or of a longer one so many characters and a digest of the whole.';
 
 create function private.merge_words(present text[], given text[])
 returns text[]
@@ -373,16 +426,17 @@ revoke execute on function
   private.keep_companion(uuid, private.companion_text, private.companion_text),
   private.guard_companion(), private.follow_item_life(), private.refuse_record_deletion(), private.item_access(uuid),
   private.require_writer(uuid), private.claim_signature(text, uuid, text), private.require_visible_item(uuid),
-  private.merge_words(text[], text[]), private.signature_of(text)
+  private.require_recorder(uuid), private.clip(text, integer), private.merge_words(text[], text[]),
+  private.signature_of(text)
   from public, anon, authenticated, service_role;
 grant execute on function
   private.refuse_credential_in(text),
   private.register_companion(uuid, text, uuid, uuid, text),
   private.make_companion(text, uuid, uuid, uuid, text, private.companion_text),
   private.keep_companion(uuid, private.companion_text, private.companion_text),
-  private.merge_words(text[], text[]), private.signature_of(text)
+  private.clip(text, integer), private.merge_words(text[], text[]), private.signature_of(text)
   to authenticated, service_role;
 grant execute on function
   private.item_access(uuid), private.require_writer(uuid), private.claim_signature(text, uuid, text),
-  private.require_visible_item(uuid)
+  private.require_visible_item(uuid), private.require_recorder(uuid)
   to authenticated;

@@ -240,10 +240,10 @@ as $$
     'technical_discovery', coalesce(nullif(btrim(gotcha.problem_category), ''), 'gotcha'),
     left(btrim(regexp_replace(private.problem_line(gotcha.problem_description), '\s+', ' ', 'g')), 200),
     concat_ws(e'\n',
-      'Problem: ' || left(gotcha.problem_description, 12000),
-      'Solution: ' || left(gotcha.working_solution, 12000),
-      'Prevention: ' || left(gotcha.prevention_guidance, 4000),
-      'Also seen as: ' || left(array_to_string(gotcha.failure_patterns, '; '), 4000),
+      'Problem: ' || private.clip(gotcha.problem_description, 12000),
+      'Solution: ' || private.clip(gotcha.working_solution, 12000),
+      'Prevention: ' || private.clip(gotcha.prevention_guidance, 4000),
+      'Also seen as: ' || private.clip(array_to_string(gotcha.failure_patterns, '; '), 4000),
       'Signature: ' || gotcha.problem_signature),
     case when gotcha.severity_level is null then 50 else least(20 + 8 * gotcha.severity_level, 100) end,
     private.merge_words(array[gotcha.problem_signature::text], gotcha.failure_patterns),
@@ -318,9 +318,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_editable boolean := private.require_visible_item(count_gotcha.knowledge_id);
+  v_editable boolean := private.require_recorder(count_gotcha.knowledge_id);
   v_session uuid := private.current_session();
 begin
+  if attempts is null or jsonb_typeof(attempts) <> 'array' or exists (
+    select from jsonb_array_elements(attempts) a (attempt)
+     where jsonb_typeof(a.attempt) <> 'object' or jsonb_typeof(a.attempt -> 'solution') is distinct from 'string'
+        or a.attempt ->> 'outcome' is null or a.attempt ->> 'outcome' not in ('worked', 'failed', 'partial')) then
+    perform private.fail('PT400', 'an attempt has a solution and an outcome: worked, failed or partial');
+  end if;
   if not is_repeat and jsonb_array_length(attempts) = 0 then
     return v_editable;
   end if;

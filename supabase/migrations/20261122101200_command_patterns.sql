@@ -109,10 +109,10 @@ as $$
     left(coalesce(nullif(btrim(regexp_replace(command.command_description, '\s+', ' ', 'g')), ''),
                   command.command_signature), 200),
     concat_ws(e'\n',
-      'Command: ' || left(command.success_pattern, 12000),
-      left(command.command_description, 8000),
-      'Needs: ' || left(array_to_string(command.context_requirements, '; '), 4000),
-      'Parameters: ' || left(command.parameter_notes::text, 8000),
+      'Command: ' || private.clip(command.success_pattern, 12000),
+      private.clip(command.command_description, 8000),
+      'Needs: ' || private.clip(array_to_string(command.context_requirements, '; '), 4000),
+      'Parameters: ' || private.clip(command.parameter_notes::text, 8000),
       'Signature: ' || command.command_signature),
     50,
     private.merge_words(array[command.command_signature::text], array[split_part(command.command_signature, ' ', 1)]),
@@ -162,7 +162,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_editable boolean := private.require_visible_item(count_command_run.knowledge_id);
+  v_editable boolean := private.require_recorder(count_command_run.knowledge_id);
   v_failure text := case when not succeeded and btrim(failure_output) <> ''
     then private.problem_signature(failure_output) end;
 begin

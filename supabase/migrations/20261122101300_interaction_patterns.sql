@@ -123,12 +123,14 @@ as $$
     'contextual', 'interaction_pattern', pattern.pattern_name::text,
     concat_ws(e'\n',
       format('In situations of type %s: %s', pattern.situation_type, pattern.pattern_name),
-      'The user: ' || left(pattern.user_behavior_description, 12000),
-      'Expected of the agent: ' || left(pattern.ai_response_expected, 12000),
-      'Signs of success: ' || left(array_to_string(pattern.success_indicators, '; '), 4000),
-      'Signs of failure: ' || left(array_to_string(pattern.failure_indicators, '; '), 4000)),
+      'The user: ' || private.clip(pattern.user_behavior_description, 12000),
+      'Expected of the agent: ' || private.clip(pattern.ai_response_expected, 12000),
+      'Signs of success: ' || private.clip(array_to_string(pattern.success_indicators, '; '), 4000),
+      'Signs of failure: ' || private.clip(array_to_string(pattern.failure_indicators, '; '), 4000)),
     50, array[lower(pattern.situation_type::text)],
-    jsonb_build_object('kind', 'interaction_pattern', 'situation_type', pattern.situation_type),
+    jsonb_build_object('kind', 'interaction_pattern', 'situation_type', pattern.situation_type)
+      || case when pattern.pattern_metadata is null then '{}'
+           else jsonb_build_object('metadata', pattern.pattern_metadata) end,
     pattern.project_context)::private.companion_text
 $$;
 comment on function private.render_interaction_pattern(public.interaction_patterns) is 'What the companion of an interaction pattern says.';
@@ -177,7 +179,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_editable boolean := private.require_visible_item(count_interaction_pattern.knowledge_id);
+  v_editable boolean := private.require_recorder(count_interaction_pattern.knowledge_id);
   v_score integer := case when is_repeat then count_interaction_pattern.effectiveness_score end;
 begin
   perform private.refuse_credential_in(example::text);

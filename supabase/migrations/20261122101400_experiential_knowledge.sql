@@ -128,16 +128,19 @@ as $$
   select row(
     'experiential', 'insight', insight.insight_title::text,
     concat_ws(e'\n',
-      left(insight.insight_description, 12000),
+      private.clip(insight.insight_description, 12000),
       'Applies to: ' || insight.applicability_scope,
-      'How it came about: ' || left(insight.discovery_moment, 4000),
-      'Impact: ' || left(insight.project_impact_description, 4000),
-      'Driven by: ' || left(insight.motivation_driver, 2000),
-      'How it felt: ' || left(insight.emotional_context, 2000),
-      'Borne out by: ' || left(array_to_string(insight.validation_examples, '; '), 8000),
-      'To keep it in mind: ' || left(insight.retention_method, 2000)),
+      'How it came about: ' || private.clip(insight.discovery_moment, 4000),
+      'Impact: ' || private.clip(insight.project_impact_description, 4000),
+      'Driven by: ' || private.clip(insight.motivation_driver, 2000),
+      'How it felt: ' || private.clip(insight.emotional_context, 2000),
+      'Borne out by: ' || private.clip(array_to_string(insight.validation_examples, '; '), 8000),
+      'To keep it in mind: ' || private.clip(insight.retention_method, 2000)),
     coalesce(insight.confidence_level, 50), null::text[],
-    jsonb_build_object('kind', 'insight'), insight.project_context)::private.companion_text
+    jsonb_build_object('kind', 'insight')
+      || case when insight.insight_metadata is null then '{}'
+           else jsonb_build_object('metadata', insight.insight_metadata) end,
+    insight.project_context)::private.companion_text
 $$;
 comment on function private.render_insight(public.experiential_knowledge) is 'What the companion of an insight says.';
 
@@ -232,7 +235,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_editable boolean := private.require_visible_item(count_insight.knowledge_id);
+  v_editable boolean := private.require_recorder(count_insight.knowledge_id);
 begin
   if is_repeat then
     perform private.refuse_credential_in(concat_ws(' ', description, array_to_string(examples, ' ')));

@@ -120,15 +120,15 @@ as $$
     'contextual', 'decision', decision.decision_topic::text,
     concat_ws(e'\n',
       'Decision on: ' || decision.decision_topic,
-      'Decided: ' || left(decision.final_understanding, 10000),
+      'Decided: ' || private.clip(decision.final_understanding, 10000),
       case when decision.current_understanding is distinct from decision.final_understanding
-        then 'Understanding now: ' || left(decision.current_understanding, 10000) end,
-      'Because: ' || left(decision.decision_rationale, 8000),
-      'Influenced by: ' || left(array_to_string(decision.key_influences, '; '), 4000),
-      'Alternatives: ' || left(decision.alternative_approaches::text, 8000),
-      'Lessons: ' || left(decision.lessons_learned, 6000),
+        then 'Understanding now: ' || private.clip(decision.current_understanding, 10000) end,
+      'Because: ' || private.clip(decision.decision_rationale, 8000),
+      'Influenced by: ' || private.clip(array_to_string(decision.key_influences, '; '), 4000),
+      'Alternatives: ' || private.clip(decision.alternative_approaches::text, 8000),
+      'Lessons: ' || private.clip(decision.lessons_learned, 6000),
       case when decision.initial_understanding is distinct from decision.current_understanding
-        then 'At first: ' || left(decision.initial_understanding, 6000) end),
+        then 'At first: ' || private.clip(decision.initial_understanding, 6000) end),
     case when decision.final_understanding is null then 50 else 65 end, null::text[],
     jsonb_build_object('kind', 'decision', 'is_final', decision.final_understanding is not null),
     decision.project_context)::private.companion_text
@@ -186,10 +186,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_editable boolean := private.require_visible_item(append_decision_stage.knowledge_id);
+  v_editable boolean := private.require_recorder(append_decision_stage.knowledge_id);
   v_when jsonb := jsonb_build_object('at', now(), 'session', private.current_session());
   v_number integer;
 begin
+  if jsonb_typeof(stage) is distinct from 'object' or jsonb_typeof(stage -> 'understanding') is distinct from 'string' then
+    perform private.fail('PT400', 'a stage is an object with an understanding');
+  end if;
   perform private.refuse_credential_in(stage::text);
   -- Locked first, so that the number is counted on what is there then.
   select jsonb_array_length(d.evolution_stages) + 1 into v_number
