@@ -168,7 +168,7 @@ def test_what_cannot_take_a_place(team: Team) -> None:
 
 def test_no_circle_of_supersessions(world: World) -> None:
     ana = world.sign_up("ana")
-    a, b, c = (ana.record(title) for title in "abc")
+    a, b, c = (ana.record(title) for title in ("alpha", "beta", "gamma"))
     supersede(ana, a, b)
     supersede(ana, b, c)
     for first, second in ((b, a), (c, a), (c, b)):
@@ -454,7 +454,7 @@ def test_a_maintainer_erases_and_the_service_too(team: Team) -> None:
 
 def test_what_it_superseded_passes_on_or_comes_back(world: World) -> None:
     ana = world.sign_up("ana")
-    a, b, c = (ana.record(title) for title in "abc")
+    a, b, c = (ana.record(title) for title in ("alpha", "beta", "gamma"))
     supersede(ana, a, b)
     supersede(ana, b, c)
     [done] = ana.rpc("forget_knowledge", knowledge_id=b)
@@ -463,6 +463,8 @@ def test_what_it_superseded_passes_on_or_comes_back(world: World) -> None:
     [done] = ana.rpc("forget_knowledge", knowledge_id=c)
     assert done["restored_ids"] == [a]
     assert ana.value("select superseded_by from public.knowledge_items where id = %s", a) is None
+    assert ana.value("select valid_to from public.knowledge_items where id = %s", a) is None, "it holds again"
+    assert [row["knowledge_id"] for row in ana.rpc("search_knowledge", query_text="alpha beta gamma")] == [a]
 
 
 def test_what_comes_back_does_not_collide_with_what_was_recorded_anew(world: World) -> None:

@@ -195,7 +195,7 @@ def test_a_small_workspace_among_large_ones_gets_its_rows(world: World) -> None:
     """Row-level security is a filter after the index: without iterative scans a small tenant gets nothing."""
     crowd, ana = world.sign_up("crowd"), world.sign_up("ana")
     generator = random.Random(1)  # noqa: S311
-    for batch in range(3):
+    for batch in range(6):
         crowd.rpc(
             "record_knowledge_batch",
             items=[
@@ -204,9 +204,10 @@ def test_a_small_workspace_among_large_ones_gets_its_rows(world: World) -> None:
                     "content": f"crowd {batch} {i}",
                     "content_embedding": vector([generator.gauss(0, 1) for _ in range(DIMENSIONS)]),
                 }
-                for i in range(1000)
+                for i in range(200)
             ],
         )
+    world.superuser("insert into private.large_workspaces select distinct workspace_id from knowledge_items")
     vectors = {f"mine {i}": [generator.gauss(0, 1) for _ in range(DIMENSIONS)] for i in range(40)}
     for title, values in vectors.items():
         ana.record(title, content_embedding=vector(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .events import EventKind, EventSubject, KnowledgeEvent
 from .graph import (
     GraphItem,
     GraphRelationship,
@@ -14,7 +15,6 @@ from .graph import (
     RelationshipStatus,
     RelationshipType,
 )
-from .events import EventKind, EventSubject, KnowledgeEvent
 from .knowledge import (
     ContextualKnowledge,
     EmbeddingJob,
@@ -106,8 +106,8 @@ __all__ = [
     "ItemRank",
     "JSONObject",
     "Judgement",
-    "KnowledgeGraph",
     "KnowledgeEvent",
+    "KnowledgeGraph",
     "KnowledgeItem",
     "KnowledgeNeighbor",
     "KnowledgeType",
