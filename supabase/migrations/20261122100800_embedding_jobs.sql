@@ -185,10 +185,10 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'knowledge_items_embedding_' || left(regexp_replace(lower(embedding_model), '[^a-z0-9]+', '_', 'g'), 26)
+  select 'item_vectors_' || left(regexp_replace(lower(embedding_model), '[^a-z0-9]+', '_', 'g'), 26)
     || '_' || left(md5(embedding_model), 6)
 $$;
-comment on function private.embedding_index_name(text) is 'The name of a model''s vector index on knowledge_items.';
+comment on function private.embedding_index_name(text) is 'The name of a model''s vector index on item_vectors.';
 
 -- definer because an index belongs to the table's owner.
 create function public.register_embedding_model(
@@ -231,7 +231,7 @@ begin
     query_prefix = excluded.query_prefix, document_prefix = excluded.document_prefix
   returning m.* into v_model;
   execute format(
-    'create index if not exists %I on public.knowledge_items using hnsw ((content_embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 64) where embedding_model = %L',
+    'create index if not exists %I on private.item_vectors using hnsw ((embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 64) where embedding_model = %L',
     private.embedding_index_name(v_model.name), v_model.dimensions, v_model.name);
   return next v_model;
 end

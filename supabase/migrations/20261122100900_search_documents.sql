@@ -34,10 +34,25 @@ create table private.search_documents (
   constraint search_documents_knowledge_id_fkey foreign key (knowledge_id)
     references public.knowledge_items (id) on delete cascade
 );
-create index search_documents_document_idx on private.search_documents using gin (document);
+-- Ranking reads a document once for each word asked: it lies in the row, and is not compressed.
+alter table private.search_documents alter column document set storage external, set (toast_tuple_target = 8160);
 create index search_documents_triggers_idx on private.search_documents using gin (triggers);
-create index search_documents_workspace_id_idx on private.search_documents (workspace_id, is_live)
-  include (document_length, is_shared, owner_id, session_id);
+create index search_documents_workspace_id_idx on private.search_documents (workspace_id, knowledge_id)
+  include (is_live, is_shared, owner_id, session_id);
+
+create function private.term_keys(workspace_id uuid, document tsvector)
+returns bigint[]
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(hashtextextended(lexeme collate "C", uuid_hash_extended(workspace_id, 0))), '{}')
+    from unnest(tsvector_to_array(document)) lexeme
+$$;
+comment on function private.term_keys(uuid, tsvector) is
+  'The words of a document as numbers of their workspace: what its index holds, so that a tenant''s search never reads the others'' texts.';
+create index search_documents_terms_idx on private.search_documents using gin (private.term_keys(workspace_id, document));
 alter table private.search_documents enable row level security;
 comment on table private.search_documents is 'The words by which each item is found, and who may find it by them.';
 comment on column private.search_documents.knowledge_id is 'The item.';
@@ -187,29 +202,57 @@ create trigger knowledge_items_refresh_updated
          old.valid_from, old.validation_status, old.validated_at, old.superseded_by, old.owner_id, old.created_in_session))
   execute function private.refresh_updated_documents();
 
+create type private.word_hit as (
+  knowledge_id uuid, keyword_score double precision, matched_words text[], query_share double precision
+);
+comment on type private.word_hit is
+  'An item found by its words: its BM25 score, the words of the query that are its own, and how much of the query it holds.';
+create type private.trigger_hit as (knowledge_id uuid, trigger_score double precision, matched_triggers text[]);
+comment on type private.trigger_hit is 'An item found by its triggers.';
+
+create function private.quote_lexeme(lexeme text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''' $$;
+comment on function private.quote_lexeme(text) is 'A lexeme as a tsquery is written.';
+
 -- definer because of row-level security and GIN, see above; the WHERE carries the visibility rule.
 create function private.keyword_candidates(
   workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
 )
-returns table (knowledge_id uuid, keyword_score double precision, matched_words text[])
+returns setof private.word_hit
 language plpgsql
 stable
 rows 100
 security definer
 set search_path = pg_catalog, pg_temp
+-- Candidates come from the index; a planner without statistics would rather read the whole table.
+set enable_seqscan = off
 as $$
 declare
-  -- BM25 (Robertson and Zaragoza, 2009) with the saturation and length parameters that suit short texts.
-  v_k1 constant double precision := 0.9;
-  v_b constant double precision := 0.4;
+  -- How many documents are drawn to tell rare words from common ones, and how many are ranked at most.
+  v_sample_size constant integer := 400;
+  v_budget constant integer := 1500;
+  v_max_terms constant integer := 24;
   v_config regconfig;
   v_terms text[];
   v_words text[];
-  v_query tsquery;
+  v_sampled integer[];
+  v_sample integer;
+  v_average double precision;
+  v_size double precision;
+  v_keys bigint[] := '{}';
+  v_operator text := '&&';
+  v_chosen boolean[] := '{}';
+  v_expected double precision := 0;
+  v_one double precision;
   v_user uuid := auth.uid();
   v_session uuid := private.current_session();
   v_sees_all boolean := private.is_trusted()
     or keyword_candidates.workspace_id in (select private.maintained_workspaces());
+  v_seed bigint := uuid_hash_extended(keyword_candidates.workspace_id, 0);
 begin
   if not private.is_trusted() and keyword_candidates.workspace_id not in (select private.my_workspaces()) then
     return;
@@ -226,40 +269,84 @@ begin
   if v_terms is null then
     return;
   end if;
-  select string_agg(quote_literal(replace(t, '\', '\\')), ' | ')::tsquery into v_query from unnest(v_terms) t;
 
-  return query
-    with matched as materialized (
+  -- Ids are random, so the first documents by id are a random sample of what the caller sees, and how densely
+  -- they lie tells how many there are (Bar-Yossef et al., 2002). Counting all of them would cost more than the search.
+  execute format($sql$
+    with drawn as materialized (
+      select d.knowledge_id from private.search_documents d
+       where d.workspace_id = $1 and d.is_live and ($2 or d.is_shared or d.owner_id = $3 or d.session_id = $4)
+       order by d.knowledge_id limit $5)
+    select count(*), avg(d.document_length), array[%s]::integer[],
+           case when count(*) < $5 then count(*)
+             else (count(*) - 1) / ((('x' || left(max(d.knowledge_id::text), 8))::bit(32)::bigint + 1) / 4294967296.0) end
+      from drawn w join private.search_documents d on d.knowledge_id = w.knowledge_id
+    $sql$, (select string_agg(format('count(*) filter (where d.document @@ %L)', private.quote_lexeme(t)), ', '
+                              order by n)
+              from unnest(v_terms) with ordinality u (t, n)))
+    into v_sample, v_average, v_sampled, v_size
+    using keyword_candidates.workspace_id, v_sees_all, v_user, v_session, v_sample_size;
+  v_average := greatest(v_average, 1);
+
+  -- The rarest words nominate, as long as what they are expected to bring stays within the budget; all words rank.
+  select array_agg(t order by n), array_agg(w order by n), array_agg(s order by n) into v_terms, v_words, v_sampled
+    from (select u.t, u.w, u.s, row_number() over (order by u.s, length(u.t) desc, u.t) as n
+            from unnest(v_terms, v_words, v_sampled) u (t, w, s)) r
+   where n <= v_max_terms;
+  for i in 1 .. cardinality(v_terms) loop
+    v_one := case when v_sample = v_size then v_sampled[i] else (v_sampled[i] + 0.5) / v_sample * v_size end;
+    v_chosen[i] := i = 1 or v_expected + v_one <= v_budget;
+    if v_chosen[i] then
+      v_expected := v_expected + v_one;
+      v_keys := v_keys || hashtextextended(v_terms[i] collate "C", v_seed);
+    end if;
+  end loop;
+  -- Where even the rarest word is everywhere, the two rarest together nominate.
+  if v_expected > v_budget and cardinality(v_terms) > 1 then
+    v_chosen[1] := false;
+    v_keys := v_keys || hashtextextended(v_terms[2] collate "C", v_seed);
+    v_operator := '@>';
+  end if;
+  return query execute format($sql$
+    with nominated as materialized (
       select d.knowledge_id, d.document, d.document_length
         from private.search_documents d
-       where d.workspace_id = keyword_candidates.workspace_id
-         and d.document @@ v_query
-         and (d.is_live or include_retired)
-         and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
-    ), collection as (
-      select count(*)::double precision as size, greatest(avg(d.document_length), 1) as average_length
-        from private.search_documents d
-       where d.workspace_id = keyword_candidates.workspace_id and d.is_live
-         and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
-    ), occurrences as (
-      select m.knowledge_id, m.document_length, u.lexeme, u.weights <> array_fill('D'::text, array[cardinality(u.weights)]) as own,
-             (select sum(case x.weight when 'A' then 1.5 when 'B' then 1.0 when 'C' then 0.7 else 0.4 end)
-                from unnest(u.weights) x (weight)) as frequency
-        from matched m, unnest(m.document) u
-       where u.lexeme = any (v_terms)
-    ), rarity as (
+       where private.term_keys(d.workspace_id, d.document) %1$s $1
+         and d.workspace_id = $2 and (d.is_live or $3)
+         and ($4 or d.is_shared or d.owner_id = $5 or d.session_id = $6)
+       limit 4 * $7
+    ), frequencies as materialized (
+      -- ts_rank of one word is its frequency with weights, repetition counting less each time.
+      select n.knowledge_id, n.document_length, array[%2$s] as f from nominated n
+    ), rarity as materialized (
       -- ln(1 + …) keeps a word that most texts have from counting against them.
-      select o.lexeme, ln(1 + (greatest(c.size, count(*)) - count(*) + 0.5) / (count(*) + 0.5)) as idf
-        from occurrences o, collection c group by o.lexeme, c.size
+      select array_agg(ln(1 + (greatest($8, c.df) - c.df + 0.5) / (c.df + 0.5)) order by c.n) as idf
+        from (select u.n, greatest(case when u.chosen then x.df else u.sampled * $8 / greatest($9, 1) end, x.df) as df
+                from unnest($10::boolean[], $11::integer[]) with ordinality u (chosen, sampled, n)
+                join (select i.n, (select count(*) from frequencies q where q.f[i.n] > 0) as df
+                        from generate_series(1, %3$s) i (n)) x on x.n = u.n) c
+    ), ranked as materialized (
+      select q.knowledge_id, %4$s as score
+        from frequencies q, rarity r
+       order by 2 desc, 1
+       limit $12
     )
-    select o.knowledge_id,
-           sum(r.idf * o.frequency * (v_k1 + 1)
-               / (o.frequency + v_k1 * (1 - v_b + v_b * o.document_length / c.average_length)))::double precision,
-           array_agg(v_words[array_position(v_terms, o.lexeme)] order by r.idf desc) filter (where o.own)
-      from occurrences o join rarity r on r.lexeme = o.lexeme cross join collection c
-     group by o.knowledge_id
-     order by 2 desc, 1
-     limit max_candidates;
+    select r.knowledge_id, r.score,
+           (select array_agg(w.word order by y.idf[w.n] desc, w.word)
+              from unnest($13::text[], $14::tsquery[]) with ordinality w (word, own, n) where d.document @@ w.own),
+           least(r.score / nullif((select sum(v) from unnest(y.idf) v), 0), 1)
+      from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id, rarity y
+    $sql$,
+      v_operator,
+      (select string_agg(format($x$ts_rank('{0.27,0.5,0.7,1}', n.document, %L) * 1.645 / 0.7$x$, private.quote_lexeme(t)), ', '
+                         order by n) from unnest(v_terms) with ordinality u (t, n)),
+      cardinality(v_terms),
+      (select string_agg(format('r.idf[%1$s] * 1.9 * q.f[%1$s] / (q.f[%1$s] + 0.9 * (0.6 + 0.4 * q.document_length / $15))', n), ' + ')
+         from generate_series(1, cardinality(v_terms)) n))
+    using v_keys, keyword_candidates.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
+          v_chosen, v_sampled, max_candidates, v_words,
+          (select array_agg((private.quote_lexeme(t) || ':ABC')::tsquery order by n) from unnest(v_terms) with ordinality u (t, n)),
+          v_average;
 end
 $$;
 comment on function private.keyword_candidates(uuid, text, boolean, integer) is
@@ -269,7 +356,7 @@ comment on function private.keyword_candidates(uuid, text, boolean, integer) is
 create function private.trigger_candidates(
   workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
 )
-returns table (knowledge_id uuid, trigger_score double precision, matched_triggers text[])
+returns setof private.trigger_hit
 language plpgsql
 stable
 rows 100
@@ -320,7 +407,7 @@ create table private.large_workspaces (
     references public.workspaces (id) on delete cascade
 );
 alter table private.large_workspaces enable row level security;
-comment on table private.large_workspaces is 'Workspaces of more than 500 items: their vectors are searched by index.';
+comment on table private.large_workspaces is 'Workspaces of more than 5000 items: their vectors are searched by index.';
 comment on column private.large_workspaces.workspace_id is 'The workspace.';
 revoke all on private.large_workspaces from public, anon, authenticated, service_role;
 grant select on private.large_workspaces to service_role;
@@ -337,13 +424,13 @@ begin
   select i.workspace_id
     from (select distinct workspace_id from inserted) i
    where not exists (select from private.large_workspaces l where l.workspace_id = i.workspace_id)
-     and exists (select from private.search_documents d where d.workspace_id = i.workspace_id offset 500)
+     and exists (select from private.search_documents d where d.workspace_id = i.workspace_id offset 5000)
    order by i.workspace_id
   on conflict on constraint large_workspaces_pkey do nothing;
   return null;
 end
 $$;
-comment on function private.note_large_workspaces() is 'Trigger: writes down a workspace that has grown past 500 items.';
+comment on function private.note_large_workspaces() is 'Trigger: writes down a workspace that has grown past 5000 items.';
 create trigger search_documents_note_large after insert on private.search_documents
   referencing new table as inserted
   for each statement execute function private.note_large_workspaces();
@@ -351,7 +438,7 @@ create trigger search_documents_note_large after insert on private.search_docume
 revoke execute on function
   private.refresh_search_documents(uuid[]), private.refresh_inserted_documents(), private.refresh_updated_documents(),
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),
-  private.note_large_workspaces()
+  private.quote_lexeme(text), private.term_keys(uuid, tsvector), private.note_large_workspaces()
   from public, anon, authenticated, service_role;
 grant execute on function
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer)
