@@ -164,6 +164,37 @@ $$;
 comment on function private.status_at(timestamptz, uuid[]) is
   'What these items were at a moment, for those that the caller may see: whether they existed, their status, whether and by what they were superseded, their validity, and whether all that let a search return them (in_force).';
 
+-- definer because whoever undoes a supersession, or erases what superseded, need not see this item's trail.
+create function private.restore_validity()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_before timestamptz;
+  v_after timestamptz;
+begin
+  -- The validity from before the first of the supersessions that are undone, unless somebody has set another since.
+  select (array_agg(h.valid_to_before order by h.id))[1], (array_agg(h.valid_to_after order by h.id desc))[1]
+    into v_before, v_after
+    from public.knowledge_status_history h
+   where h.knowledge_id = new.id and h.change = 'superseded'
+     and h.id > coalesce((select max(r.id) from public.knowledge_status_history r
+                           where r.knowledge_id = new.id and r.change = 'restored'), 0);
+  if new.valid_to is not distinct from v_after then
+    new.valid_to := v_before;
+  end if;
+  return new;
+end
+$$;
+comment on function private.restore_validity() is
+  'Trigger: an item that nothing supersedes any more holds as long as it did before, however that came about.';
+create trigger knowledge_items_restore_validity before update of superseded_by on public.knowledge_items
+  for each row when (old.superseded_by is not null and new.superseded_by is null
+                     and new.valid_to is not distinct from old.valid_to)
+  execute function private.restore_validity();
+
 create function private.lock_supersession(workspace_id uuid)
 returns void
 language sql
@@ -192,7 +223,6 @@ declare
   v_item public.knowledge_items;
   v_replacement public.knowledge_items;
   v_next uuid;
-  v_before timestamptz;
   v_after timestamptz;
 begin
   -- Called directly too: what the caller may not see is not there, and is neither locked nor told apart.
@@ -226,24 +256,14 @@ begin
       return query select v_item.id, null::uuid, v_item.valid_to, 'unchanged'::text;
       return;
     end if;
-    -- The validity from before the first of the supersessions that are undone, unless somebody has set another since.
-    select (array_agg(h.valid_to_before order by h.id))[1], (array_agg(h.valid_to_after order by h.id desc))[1]
-      into v_before, v_after
-      from public.knowledge_status_history h
-     where h.knowledge_id = v_item.id and h.change = 'superseded'
-       and h.id > coalesce((select max(r.id) from public.knowledge_status_history r
-                             where r.knowledge_id = v_item.id and r.change = 'restored'), 0);
     begin
-      update public.knowledge_items k
-         set superseded_by = null,
-             valid_to = case when k.valid_to is not distinct from v_after then v_before else k.valid_to end
-       where k.id = v_item.id
-      returning k.valid_to into v_before;
+      update public.knowledge_items k set superseded_by = null where k.id = v_item.id
+      returning k.valid_to into v_after;
     exception when unique_violation then
       perform private.fail('PT409', 'its owner has recorded the same text anew meanwhile',
         'keep that one, or deprecate it first');
     end;
-    return query select v_item.id, null::uuid, v_before, 'restored'::text;
+    return query select v_item.id, null::uuid, v_after, 'restored'::text;
     return;
   end if;
 
@@ -290,7 +310,7 @@ $$;
 comment on function private.write_supersession(uuid, uuid) is
   'Lets one item supersede another, or none, if the caller may decide that, and keeps chains free of circles.';
 
-create function public.supersede_knowledge(knowledge_id uuid, replacement_id uuid)
+create function public.supersede_knowledge(knowledge_id uuid, replacement_id uuid default null)
 returns setof public.superseded_knowledge
 language plpgsql
 volatile
@@ -517,22 +537,38 @@ end
 $$;
 comment on function private.erase_item(uuid) is 'Erases an item of the caller''s, or of a workspace that the caller maintains, with all that is about it.';
 
-create function public.forget_knowledge(knowledge_id uuid)
+create function public.forget_knowledge(knowledge_id uuid, dry_run boolean default false)
 returns setof public.forgotten_knowledge
-language sql
+language plpgsql
 volatile
+rows 1
 set search_path = pg_catalog, pg_temp
-as $$ select * from private.erase_item($1) $$;
-comment on function public.forget_knowledge(uuid) is
-  'Erases an item for good, with its record, links, relationships, history, search text and embedding: for its owner and for maintainers of the workspace. There is no undo; to take an item out of retrieval, supersede or deprecate it.';
+as $$
+declare
+  v_gone public.forgotten_knowledge;
+begin
+  begin
+    select e.* into v_gone from private.erase_item(forget_knowledge.knowledge_id) e;
+    if forget_knowledge.dry_run then
+      raise sqlstate 'KP000';  -- takes back what was tried
+    end if;
+  exception when sqlstate 'KP000' then
+    null;
+  end;
+  return next v_gone;
+end
+$$;
+comment on function public.forget_knowledge(uuid, boolean) is
+  'Erases an item for good, with its record, links, relationships, history, search text and embedding: for its owner and for maintainers of the workspace. There is no undo; to take an item out of retrieval, supersede or deprecate it. With dry_run it says what would go, and nothing goes.';
 
 revoke execute on function
-  private.status_at(timestamptz, uuid[]), private.note_item_change(), private.lock_supersession(uuid), private.write_supersession(uuid, uuid),
+  private.status_at(timestamptz, uuid[]), private.note_item_change(), private.restore_validity(),
+  private.lock_supersession(uuid), private.write_supersession(uuid, uuid),
   public.supersede_knowledge(uuid, uuid), private.refresh_documents_beside(), private.drop_provenance(),
   private.uncount_erased_items(),
-  private.erase_item(uuid), public.forget_knowledge(uuid)
+  private.erase_item(uuid), public.forget_knowledge(uuid, boolean)
   from public, anon, authenticated, service_role;
 grant execute on function
   private.status_at(timestamptz, uuid[]), private.write_supersession(uuid, uuid), public.supersede_knowledge(uuid, uuid), private.erase_item(uuid),
-  public.forget_knowledge(uuid)
+  public.forget_knowledge(uuid, boolean)
   to authenticated, service_role;

@@ -33,6 +33,8 @@ _MODULES: Final = {
     "insight": ("insight",),
     "decision": ("decision",),
     "pattern": ("pattern",),
+    "history": ("history", "supersede", "forget", "duplicates"),
+    "audit": ("audit",),
     "session": ("session",),
     "watch": ("watch",),
     "workspace": ("workspace",),
