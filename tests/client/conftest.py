@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
@@ -27,7 +30,6 @@ from stacks import RunningStack, new_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from knowledge_persistence import AsyncKnowledgeClient
     from knowledge_persistence.credentials import Credential
@@ -228,3 +230,42 @@ def command(
         return Printed(code, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def do_page(tmp_path: Path) -> Callable[[Person, str], str]:
+    """Do a how-to page as it is written, as a person, in one shell; return all that was printed."""
+
+    def do(person: Person, name: str) -> str:
+        page = Path(__file__).resolve().parents[2] / "docs" / "how-to" / f"{name}.md"
+        blocks = re.findall(
+            r"^```(bash|python)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        )
+        home = tmp_path / "home"
+        CredentialStore(home).save(person.deployment.url, person.credential)
+        kp = f'{sys.executable} -c "import sys; from knowledge_persistence.cli import main; sys.exit(main())"'
+        script = ["set -euo pipefail", "exec 2>&1", f'kp() {{ {kp} "$@"; }}']
+        script += [
+            text if language == "bash" else f"{sys.executable} - <<'PYTHON'\n{text}PYTHON\n"
+            for language, text in blocks
+        ]
+        done = subprocess.run(
+            ["bash", "-c", "\n".join(script)],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "KP_HOME": str(home),
+                "KP_URL": person.deployment.url,
+                "KP_API_KEY": person.deployment.api_key,
+                "COLUMNS": "200",
+                "NO_COLOR": "1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return do

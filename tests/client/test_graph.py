@@ -437,3 +437,14 @@ def test_the_command_proposes_and_decides(
     assert (
         command(ana, "graph", "accept", waiting["relationship_id"], "--json").json[0]["status"] == "accepted"
     )
+
+
+def test_the_how_to_does_what_it_says(do_page: Callable[[Person, str], str], sign_up: SignUp) -> None:
+    said = do_page(sign_up("ana"), "relate-knowledge")
+    assert '"Connection limit" needs "The API\'s pool" needs "Connection limit"' in said
+    assert "refused" in said
+    assert "3 items and 2 relationships" in said
+    assert "The API's pool contradicts The API's pool" in said
+    assert "one says 50 where the other says 20" in said
+    assert " accepted" in said
+    assert "1 Connection limit > The API's pool" in said

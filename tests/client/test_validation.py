@@ -481,3 +481,12 @@ def test_the_command_tests_and_says_so_by_its_exit_code(
     command(ana, "validate", "add", "answers", question, "--criteria", "nine")
     wrong = command(ana, "validate", "run", **model)
     assert (wrong.code, "judge: lacks ['nine']" in wrong.out) == (1, True)
+
+
+def test_the_how_to_does_what_it_says(do_page: Callable[[Person, str], str], sign_up: SignUp) -> None:
+    said = do_page(sign_up("ana"), "test-your-memory")
+    assert "failed  no stale advice" in said
+    assert "one failed" in said
+    assert "2 passed" in said
+    assert "✗✓" in said
+    assert "passed explains the freeze 100" in said

@@ -342,7 +342,12 @@
   cy.on("tap", "node", (event) => show(event.target.id()));
   cy.on("tap", (event) => { if (event.target === cy) close(); });
   cy.on("zoom pan dragfree", labelSoon);
-  addEventListener("resize", () => { cy.resize(); fit(); });
+  addEventListener("resize", () => {
+    const chosen = cy.nodes(".chosen");
+    cy.resize();
+    fit(chosen.nonempty() ? chosen.closedNeighborhood() : undefined);
+    label();
+  });
 
   const random = Math.random;
   Math.random = seeded(1);
