@@ -143,6 +143,86 @@ def test_filters(world: World) -> None:
     assert len(limited) == 1
 
 
+def test_filters_by_author_session_context_and_change(world: World) -> None:
+    ana, ben = world.sign_up("ana"), world.sign_up("ben")
+    team = world.workspace("team", owner=ana, maintainer=ben)
+    ana, ben = ana.inside(team), ben.inside(team)
+    in_session = ana.start_session("s")
+    in_session.record("a", "shared words", context_data={"service": {"name": "api"}, "tier": 1})
+    ben.record("b", "shared words too")
+    ana.rpc("validate_knowledge", knowledge_id=ben.record("c", "more shared words"))
+    for filters, expected in (
+        ({"author_id": ana.id}, {"a"}),
+        ({"author_id": ben.id}, {"b", "c"}),
+        ({"session_id": in_session.session}, {"a"}),
+        ({"context_data": {"service": {"name": "api"}}}, {"a"}),
+        ({"context_data": {"service": {"name": "web"}}}, set()),
+        ({"updated_after": "2100-01-01"}, set()),
+        ({"updated_before": "2100-01-01"}, {"a", "b", "c"}),
+    ):
+        found = titles(ana.rpc("search_knowledge", query_text="shared words", **filters))
+        assert (set(found), len(found)) == (expected, len(expected)), filters
+
+
+def test_pages_follow_each_other_without_gap_or_repeat(world: World) -> None:
+    ana = world.sign_up("ana")
+    for number in range(7):
+        ana.record(f"item {number}", "same words", content_embedding=vector(towards(number)))
+    asked = {"query_text": "same words", "query_embedding": towards(3, 0.9)}
+    whole = ana.rpc("search_knowledge", **asked)
+    pages: list[dict[str, object]] = []
+    for _ in range(4):
+        cursor = pages[-1]["cursor"] if pages else None
+        pages += ana.rpc("search_knowledge", **asked, max_results=2, after_cursor=cursor)
+    assert len(whole) == 7
+    assert titles(pages) == titles(whole)
+    assert ana.rpc("search_knowledge", **asked, after_cursor=pages[-1]["cursor"]) == []
+    for forged in ("", "x", "1_2_3", f"{pages[0]['knowledge_id']}_0.5_x"):
+        with refused("PT400"):
+            ana.rpc("search_knowledge", **asked, after_cursor=forged)
+
+
+def test_each_arm_tells_its_say(ana: Persona) -> None:
+    [row, *_] = ana.rpc(
+        "search_knowledge", query_text="deadlock detected", query_embedding=towards(7), explain=True
+    )
+    told = row["explanation"]
+    assert told["words"]["rank"] == 1
+    assert told["triggers"]["score"] == row["trigger_score"]
+    assert told["meaning"] is None, "it has no vector"
+    assert set(told["milliseconds"]) == {"meaning", "words", "triggers"}
+    assert ana.rpc("search_knowledge", query_text="deadlock")[0]["explanation"] is None
+
+
+def test_as_of_a_moment_it_answers_as_it_would_have_then(world: World) -> None:
+    ana = world.sign_up("ana")
+
+    def now() -> object:
+        return ana.value("select clock_timestamp()")
+
+    def known(moment: object) -> set[object]:
+        return set(titles(ana.rpc("search_knowledge", query_text="gateway port", as_of=moment)))
+
+    before = now()
+    old = ana.record("old", "The gateway port is 80.")
+    ana.record("from tomorrow", "The gateway port is 90.", valid_from="2100-01-01")
+    with_old = now()
+    new = ana.record("new", "The gateway port is 443.")
+    ana.rpc("supersede_knowledge", knowledge_id=old, replacement_id=new)
+    with_new = now()
+    ana.rpc("validate_knowledge", knowledge_id=new, validation_status="deprecated")
+    after = now()
+    ana.rpc("supersede_knowledge", knowledge_id=old, replacement_id=None)
+    restored = now()
+    assert [known(moment) for moment in (before, with_old, with_new, after, restored)] == [
+        set(),
+        {"old"},
+        {"new"},
+        set(),
+        {"old"},
+    ]
+
+
 def test_expired_items_are_left_out(world: World) -> None:
     ana = world.sign_up("ana")
     ana.record("old", "shared words", valid_to="2020-01-01")

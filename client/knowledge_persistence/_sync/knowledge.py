@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from knowledge_persistence.models import JSON, JSONObject, KnowledgeType, ValidationStatus
 
 _BATCH: Final = 1000
+# What tokenizers make of English prose, about; of code and other languages they make more tokens.
+_CHARACTERS_A_TOKEN: Final = 4
 
 
 class KnowledgeMethods(Methods):
@@ -168,7 +170,16 @@ class KnowledgeMethods(Methods):
         validation_statuses: Sequence[ValidationStatus] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        updated_after: datetime | None = None,
+        updated_before: datetime | None = None,
+        author: UUID | str | None = None,
+        recorded_in: UUID | str | None = None,
+        context_data: JSONObject | None = None,
+        as_of: datetime | None = None,
         exclude_ids: Sequence[UUID | str] | None = None,
+        after_cursor: str | None = None,
+        max_tokens: int | None = None,
+        explain: bool = False,
     ) -> list[RecalledKnowledge]:
         """Find what is known about something, and log that it was looked up.
 
@@ -183,7 +194,16 @@ class KnowledgeMethods(Methods):
             validation_statuses: only items of these statuses; None: all that are not deprecated.
             created_after: only items recorded after.
             created_before: only items recorded before.
+            updated_after: only items whose text or status changed after.
+            updated_before: only items whose text or status changed before.
+            author: only items of this user.
+            recorded_in: only items recorded in this session.
+            context_data: only items whose context holds this.
+            as_of: answer as it would have been then: what had been recorded, was in force and not superseded.
             exclude_ids: not these items.
+            after_cursor: continue after the result with this cursor, with all else the same.
+            max_tokens: leave out what doesn't fit into so many tokens, at four characters a token.
+            explain: let each result tell every arm's rank, score and milliseconds.
 
         Returns:
             the best first, each with its scores and the reason in words.
@@ -206,8 +226,17 @@ class KnowledgeMethods(Methods):
                 "validation_statuses": validation_statuses,
                 "created_after": created_after,
                 "created_before": created_before,
+                "updated_after": updated_after,
+                "updated_before": updated_before,
+                "author_id": _id(author, "user"),
+                "session_id": _id(recorded_in, "session"),
+                "context_data": None if context_data is None else JsonArgument(context_data),
+                "as_of": as_of,
                 "exclude_ids": _ids(exclude_ids),
+                "after_cursor": after_cursor,
+                "explain": explain or None,
             },
+            max_tokens,
         )
 
     def search(
@@ -223,7 +252,16 @@ class KnowledgeMethods(Methods):
         validation_statuses: Sequence[ValidationStatus] | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        updated_after: datetime | None = None,
+        updated_before: datetime | None = None,
+        author: UUID | str | None = None,
+        recorded_in: UUID | str | None = None,
+        context_data: JSONObject | None = None,
+        as_of: datetime | None = None,
         exclude_ids: Sequence[UUID | str] | None = None,
+        after_cursor: str | None = None,
+        max_tokens: int | None = None,
+        explain: bool = False,
     ) -> list[RecalledKnowledge]:
         """Find the same as `recall`, without logging it; the arguments are the same.
 
@@ -244,18 +282,35 @@ class KnowledgeMethods(Methods):
                 "validation_statuses": validation_statuses,
                 "created_after": created_after,
                 "created_before": created_before,
+                "updated_after": updated_after,
+                "updated_before": updated_before,
+                "author_id": _id(author, "user"),
+                "session_id": _id(recorded_in, "session"),
+                "context_data": None if context_data is None else JsonArgument(context_data),
+                "as_of": as_of,
                 "exclude_ids": _ids(exclude_ids),
+                "after_cursor": after_cursor,
+                "explain": explain or None,
             },
+            max_tokens,
         )
 
     def _find(
-        self, function: str, mode: CallMode, query: str, filters: dict[str, Argument]
+        self,
+        function: str,
+        mode: CallMode,
+        query: str,
+        filters: dict[str, Argument],
+        max_tokens: int | None,
     ) -> list[RecalledKnowledge]:
+        if max_tokens is not None and max_tokens < 1:
+            raise invalid("max_tokens is at least 1")
         embedded = self._core.embed_query(query)
         rows = self._core.call(
             function, {"query_text": query, **embedded, **filters}, self._request_context(), mode=mode
         )
-        return [from_row(RecalledKnowledge, row) for row in rows]
+        found = [from_row(RecalledKnowledge, row) for row in rows]
+        return found if max_tokens is None else _packed(found, max_tokens)
 
     def find_similar(
         self,
@@ -404,3 +459,19 @@ class KnowledgeMethods(Methods):
 
 def _ids(values: Sequence[UUID | str] | None) -> list[UUID] | None:
     return None if values is None else [to_id(value, "knowledge item") for value in values]
+
+
+def _id(value: UUID | str | None, what: str) -> UUID | None:
+    return None if value is None else to_id(value, what)
+
+
+def _packed(found: list[RecalledKnowledge], max_tokens: int) -> list[RecalledKnowledge]:
+    """Keep the best that fit together; a long one that doesn't makes room for shorter ones after it."""
+    kept: list[RecalledKnowledge] = []
+    left = max_tokens
+    for item in found:
+        tokens = -(-(len(item.title) + len(item.content)) // _CHARACTERS_A_TOKEN)
+        if tokens <= left:
+            kept.append(item)
+            left -= tokens
+    return kept

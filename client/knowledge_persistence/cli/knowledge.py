@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime  # noqa: TC003 - typer reads the annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from .connection import SessionOption, UrlOption, WorkspaceOption, open_client
 from .output import JsonOption, bar, clean, emit_json, err, fail, out
 
 if TYPE_CHECKING:
-    from knowledge_persistence.models import RecalledKnowledge
+    from knowledge_persistence.models import JSON, JSONObject, RecalledKnowledge
 
 _SHOWN_LINES = 4
 _USAGE = 2
@@ -123,7 +125,30 @@ def recall(
     category: Annotated[list[str] | None, typer.Option(help="Only this category; repeatable.")] = None,
     project: Annotated[str | None, typer.Option(help="The project at hand.")] = None,
     status: Annotated[list[Status] | None, typer.Option(help="Only this status; repeatable.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only items with this trigger; repeatable.")
+    ] = None,
+    min_importance: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Only items at least this important.")
+    ] = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            "--as-of",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S"],
+            help="Answer as it would have been then; without an offset in this machine's time zone.",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Leave out what doesn't fit into so many tokens.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--after", help="Continue after the result with this cursor (see --json).")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Show the whole texts.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each arm of the search says, as a table.")
+    ] = False,
     no_log: Annotated[
         bool, typer.Option("--no-log", help="Only search: don't count it as an access.")
     ] = False,
@@ -145,12 +170,21 @@ def recall(
             categories=category,
             project_context=project,
             validation_statuses=[one.value for one in status] if status else None,
+            tags=tag,
+            min_importance=min_importance,
+            as_of=as_of.astimezone() if as_of else None,
+            max_tokens=max_tokens,
+            after_cursor=after,
+            explain=explain,
         )
     if as_json:
         emit_json(found)
         return
-    for item in found:
-        _print_found(item, full=full)
+    if explain and found:
+        _print_explained(found)
+    else:
+        for item in found:
+            _print_found(item, full=full)
     if not found:
         err.print("Nothing known about that.")
 
@@ -171,6 +205,30 @@ def _print_found(item: RecalledKnowledge, *, full: bool) -> None:
     out.print(Text(f"  why: {clean(item.relevance_reason)}", style="dim"), soft_wrap=True)
     out.print(Text(f"  id:  {item.knowledge_id}", style="dim"))
     out.print()
+
+
+def _print_explained(found: list[RecalledKnowledge]) -> None:
+    arms = ("meaning", "words", "triggers")
+    table = Table("", "title", *arms, "beside", "factor", "score")
+    for number, item in enumerate(found, 1):
+        told = _parts(item.explanation)
+        cells = [_cell(_parts(told.get(arm))) for arm in arms]
+        neighbour, factor = told.get("neighbour"), told.get("factor")
+        numbers = [f"{x:.2f}" if isinstance(x, (int, float)) else "" for x in (neighbour, factor)]
+        table.add_row(str(number), clean(item.title), *cells, *numbers, f"{item.score:.2f}")
+    out.print(table)
+    times = _parts(_parts(found[0].explanation).get("milliseconds"))
+    spent = ", ".join(f"{arm} {times[arm]} ms" for arm in arms if arm in times)
+    out.print(Text(f"Each arm: its score, and the result's rank in it. Time: {spent}.", style="dim"))
+
+
+def _cell(arm: JSONObject) -> str:
+    score = arm.get("similarity", arm.get("share", arm.get("score")))
+    return f"{score:.2f} #{arm['rank']}" if isinstance(score, (int, float)) else ""
+
+
+def _parts(value: JSON) -> JSONObject:
+    return value if isinstance(value, dict) else {}
 
 
 def show(

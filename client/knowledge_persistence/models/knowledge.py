@@ -85,6 +85,8 @@ class RecalledKnowledge:
         keyword_score: 0 to 1, or None when the words had no vote.
         trigger_score: 0 to 1, or None when no trigger had a vote.
         relevance_reason: in words, why it was found.
+        cursor: asks, as `after_cursor`, for what comes after this result.
+        explanation: where it was asked for: each arm's rank and score, the weights, the milliseconds.
     """
 
     knowledge_id: UUID
@@ -97,6 +99,8 @@ class RecalledKnowledge:
     created_at: datetime
     score: float
     relevance_reason: str
+    cursor: str = ""
+    explanation: JSONObject | None = None
     project_context: str | None = None
     retrieval_triggers: list[str] | None = None
     context_data: JSONObject | None = None
