@@ -17,7 +17,7 @@ from .errors import KnowledgePersistenceError, RateLimitError, ServerError, Tran
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-    from types import TracebackType
+    from types import AsyncGeneratorType, TracebackType
     from typing import Self
 
     from realtime import AsyncRealtimeClient
@@ -72,8 +72,9 @@ class Subscription:
         self._hinted: int | None = None
         self._pushed = False
         self._lost = False
+        self._closing = False
         self._advanced_at = time.monotonic()
-        self._events: AsyncGenerator[KnowledgeEvent] | None = None
+        self._events: AsyncGeneratorType[KnowledgeEvent, None] | None = None
 
     @property
     def cursor(self) -> int | None:
@@ -95,12 +96,14 @@ class Subscription:
 
     def __aiter__(self) -> AsyncIterator[KnowledgeEvent]:
         if self._events is None:
-            self._events = self._follow()
+            self._events = cast("AsyncGeneratorType[KnowledgeEvent, None]", self._follow())
         return self._events
 
     async def aclose(self) -> None:
-        """End it, and let go of the connection."""
-        if self._events is not None:
+        """End it, and let go of the connection; a loop in another task ends with its next look."""
+        self._closing = True
+        self._woken.set()
+        if self._events is not None and not self._events.ag_running:
             await self._events.aclose()
 
     async def __aenter__(self) -> Self:
@@ -123,7 +126,7 @@ class Subscription:
         failures = 0
         looks = iter(_LOOK_AGAIN)
         try:
-            while True:
+            while not self._closing:
                 self._woken.clear()
                 hinted = self._hinted
                 try:
@@ -175,8 +178,9 @@ class Subscription:
 
     async def _wait(self, seconds: float) -> bool:
         """Wait for a push, no longer than this, and say whether one came."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+        if not self._closing:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), seconds)
         return self._woken.is_set()
 
     # -- the push ----------------------------------------------------------------------------------------------
