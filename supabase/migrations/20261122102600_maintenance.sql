@@ -152,8 +152,9 @@ begin
   select l.id, l.session_id, l.knowledge_id, to_jsonb(l)
     from public.session_knowledge_links l where l.session_id >= v_from and l.session_id < v_to;
   for v_reference in select * from private.session_references() loop
-    if v_reference.table_name = 'public.knowledge_items' or v_reference.table_name = 'knowledge_items' then
-      perform from private.session_keys k where k.session_id >= v_from and k.session_id < v_to order by k.session_id for update;
+    if v_reference.table_name = 'public.knowledge_items' then  -- the last one, locked after the keys as everywhere
+      perform from private.session_keys k
+        where k.session_id >= v_from and k.session_id < v_to order by k.session_id for update;
     end if;
     execute format(
       'with found as materialized (
@@ -395,6 +396,8 @@ returns text
 language sql
 volatile
 set search_path = pg_catalog, pg_temp
+-- Attaching waits for whoever reads sessions, and everybody then waits for it. There are months to try again.
+set lock_timeout = '2s'
 as $$
   select coalesce('made ' || string_agg(p.partition_name, ', '), 'nothing was missing')
     from public.create_session_partitions(3) p
@@ -481,7 +484,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_tasks constant text[] := '{session_partitions,empty_partitions,proposals,large_workspaces}';
+  v_tasks constant text[] := '{session_partitions,empty_partitions,proposals,large_workspaces,event_log}';
   v_task text;
   v_one public.maintenance_outcome;
 begin
@@ -511,7 +514,7 @@ begin
 end
 $$;
 comment on function public.run_maintenance() is
-  'Does all that is due now and then: partitions of sessions ahead, empty ones away, proposals that nobody decided, workspaces that have shrunk. Every hour is right; the worker and pg_cron, where it is there, call it. For service_role.';
+  'Does all that is due now and then: partitions of sessions ahead, empty ones away, proposals that nobody decided, workspaces that have shrunk, old events away. Every hour is right; the worker and pg_cron, where it is there, call it. For service_role.';
 
 create function private.schedule_maintenance()
 returns text

@@ -354,6 +354,25 @@ def test_a_task_that_fails_is_told_and_keeps_none_from_running(world: World) -> 
     assert "42883" in run["detail"]
 
 
+def test_making_partitions_gives_way_and_says_so(world: World) -> None:
+    """A reader of sessions who takes long keeps nobody else waiting for long."""
+    partitions = (
+        "select inhrelid::regclass::text as name from pg_inherits "
+        "where inhparent = 'public.ai_sessions'::regclass order by 1"
+    )
+    last = world.superuser(partitions)[-2]["name"]
+    as_postgres(world, f"alter table public.ai_sessions detach partition {last}")
+    as_postgres(world, f"drop table {last}")
+    ana = world.sign_up("ana")
+    with ana.transaction() as cursor:
+        cursor.execute("select * from public.ai_sessions")
+        answers = {row["task"]: row for row in world.service().rpc("run_maintenance")}
+    assert answers["session_partitions"]["outcome"] == "failed"
+    assert "55P03" in answers["session_partitions"]["detail"]
+    answers = {row["task"]: row for row in world.service().rpc("run_maintenance")}
+    assert answers["session_partitions"]["detail"] == f"made {last.removeprefix('private.')}"
+
+
 def test_proposals_nobody_decided_go_and_decisions_stay(team: Team) -> None:
     items = [team.author.record(f"Item {n}", f"Content {n}.") for n in range(5)]
     team.maintainer.rpc("validate_knowledge", knowledge_id=items[4], validation_status="deprecated")

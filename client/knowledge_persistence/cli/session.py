@@ -110,7 +110,7 @@ def list_sessions(
         err.print("No sessions yet: `kp session start` starts one.")
         return
     table = Table(
-        *("session", "project", "started", "lasted", "recorded", "recalled", "breakthroughs", "quality"),
+        *("session", "project", "started", "lasted", "recorded", "recalled", "quality"),
         box=None,
         pad_edge=False,
     )
@@ -122,7 +122,6 @@ def list_sessions(
             _lasted(one),
             str(one.knowledge_items_created),
             str(one.knowledge_items_accessed),
-            str(one.breakthrough_moments),
             "" if one.session_quality_score is None else str(one.session_quality_score),
         )
     out.print(table)
