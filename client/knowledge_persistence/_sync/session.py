@@ -31,7 +31,7 @@ class SessionHandle(Memory):
 
     Attributes:
         summary: stored when the session ends; assign to it.
-        quality_score: 1 to 100, stored when the session ends; assign to it.
+        quality_score: 1 to 100, stored when the session ends; assign to it, or one is computed of what it did.
         user_feedback: stored when the session ends; assign to it.
         ended: what the session did, once it has ended.
     """
