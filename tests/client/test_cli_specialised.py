@@ -46,9 +46,12 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def in_order(text: str, *parts: str) -> None:
-    places = [text.find(part) for part in parts]
-    assert -1 not in places, f"{parts[places.index(-1)]!r} is not in\n{text}"
-    assert places == sorted(places), text
+    """Expect the parts one after the other."""
+    end = 0
+    for part in parts:
+        place = text.find(part, end)
+        assert place >= 0, f"{part!r} is not after what comes before it in\n{text}"
+        end = place + len(part)
 
 
 @pytest.mark.parametrize(
@@ -305,3 +308,26 @@ def test_a_pattern_says_what_is_expected(kp: Kp) -> None:
         "effectiveness 70; seen 2 times",
     )
     assert "No pattern fits" in kp("pattern", "match", "asks for steps", "--type", "review").err
+
+
+def test_the_page_does_what_it_says(do_page: Callable[[Person, str], str], sign_up: SignUp) -> None:
+    said = do_page(sign_up("ana"), "record-what-you-met")
+    in_order(
+        said,
+        "yours alone",
+        "Met twice now.",
+        "What works: pg_ctl start",
+        "What failed: Restart the laptop",
+        "To prevent it: Let systemd start the server.",
+        "the same problem by its signature; the solution worked 1 of 1 times; met 2 times",
+        "What works: pg_ctl start",
+        "Recorded: worked in 1 of 1 run.",
+        "ended with 2",
+        "pg_ctl reload -D data",
+        "worked 1 of 2 times",
+        "applied once, worked once",
+        "Decided: By time-ordered ids",
+        "Expected of you: A short plan with the risks",
+        "Partition key",
+        "Upload in chunks",
+    )
