@@ -9,7 +9,8 @@
 --     edit all. A test names only items of its workspace that its writer sees.
 --   * Results are added and never changed. They hold ids and ranks, no text of any item, and outlive the session
 --     in which they were made: an archived month must not take the history of a test with it.
---   * An erased item is taken out of the tests and results that name it.
+--   * An erased item is taken out of the tests and results that name it, and what was answered and noted in those
+--     results goes, since it may repeat the item's words.
 
 set local lock_timeout = '5s';
 
@@ -219,6 +220,14 @@ begin
     perform from public.knowledge_validation_tests t
       where t.expected_knowledge_ids @> array[v_erased.id] or t.forbidden_knowledge_ids @> array[v_erased.id]
       order by t.id for no key update;
+    -- Answers and notes on them may repeat its words.
+    update public.validation_test_results r
+       set ai_response = null, evaluator_notes = null, improvement_needed = null
+     where r.workspace_id = v_erased.workspace_id
+       and num_nonnulls(r.ai_response, r.evaluator_notes, r.improvement_needed) > 0
+       and (strpos(r.retrieved::text, v_erased.id::text) > 0 or r.test_id in (
+         select t.id from public.knowledge_validation_tests t
+          where t.expected_knowledge_ids @> array[v_erased.id] or t.forbidden_knowledge_ids @> array[v_erased.id]));
     update public.knowledge_validation_tests t
        set expected_knowledge_ids = array_remove(t.expected_knowledge_ids, v_erased.id),
            forbidden_knowledge_ids = array_remove(t.forbidden_knowledge_ids, v_erased.id)

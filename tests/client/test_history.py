@@ -248,3 +248,23 @@ def test_the_audit_can_fail_a_pipeline(kp: Kp) -> None:
     [finding] = kp("audit", "--check", "junk", "--json").json
     assert finding["knowledge_id"] == item
     assert kp("audit", "--check", "rumour").code == 2
+
+
+def test_correct_and_forget_does_what_it_says(do_page: Callable[[Person, str], str], sign_up: SignUp) -> None:
+    said = do_page(sign_up("ana"), "correct-and-forget")
+    for expected in ("superseded by", "restored", "in force again", "Nothing was erased.", "Erased."):
+        assert expected in said
+
+
+def test_keep_it_clean_does_what_it_says(do_page: Callable[[Person, str], str], sign_up: SignUp) -> None:
+    said = do_page(sign_up("ana"), "keep-it-clean")
+    for expected in (
+        "one word again and again",
+        "there is junk",
+        "the same text but for case",
+        " merged",
+        " undone",
+        "refused",
+    ):
+        assert expected in said
+    assert "1 triggers went over" in said

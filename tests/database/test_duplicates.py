@@ -54,8 +54,8 @@ def state(world: World, *items: uuid.UUID) -> dict[str, object]:
     ids = list(items)
     return {
         "items": world.superuser(
-            "select id, validation_status, validated_at, superseded_by, valid_to, access_count, rating_sum, rating_count,"
-            " success_count, failure_count, retrieval_triggers, content_hash"
+            "select id, validation_status, validated_at, superseded_by, valid_to, access_count, rating_sum,"
+            " rating_count, success_count, failure_count, retrieval_triggers, content_hash"
             " from public.knowledge_items where id = any(%s) order by id",
             ids,
         ),
@@ -77,8 +77,8 @@ def state(world: World, *items: uuid.UUID) -> dict[str, object]:
             ids,
         ),
         "patterns": world.superuser(
-            "select knowledge_id, pattern_frequency, effectiveness_score, effectiveness_sum, effectiveness_count, examples"
-            " from public.interaction_patterns where knowledge_id = any(%s) order by knowledge_id",
+            "select knowledge_id, pattern_frequency, effectiveness_score, effectiveness_sum, effectiveness_count,"
+            " examples from public.interaction_patterns where knowledge_id = any(%s) order by knowledge_id",
             ids,
         ),
     }
@@ -92,7 +92,7 @@ def test_anon_sees_and_calls_nothing(team: Team) -> None:
     anon = team.world.anon()
     for act in (
         lambda: anon.sql("select 1 from public.knowledge_duplicates"),
-        lambda: discover(anon),
+        lambda: anon.rpc("discover_duplicates"),
         lambda: anon.rpc("duplicate_proposals"),
         lambda: merge(anon, one, other),
         lambda: unmerge(anon, other),
@@ -112,7 +112,7 @@ def test_a_foreign_item_and_no_item_answer_alike(team: Team) -> None:
         answers: set[str] = set()
         for item in (foreign, NOBODY):
             for act in (
-                lambda p, i, m: merge(p, i, m),
+                merge,
                 lambda p, i, m: merge(p, m, i),
                 lambda p, i, _: merge(p, i, i),
                 lambda p, i, _: unmerge(p, i),
@@ -169,8 +169,14 @@ def test_nothing_is_decided_by_writing_tables(team: Team) -> None:
             "update public.knowledge_duplicates set status = 'merged'",
             "update public.knowledge_duplicates set reason = 'x'",
             "delete from public.knowledge_duplicates",
-            "insert into public.knowledge_duplicates (keep_id, duplicate_id, status) values (gen_random_uuid(), gen_random_uuid(), 'merged')",
-            "insert into public.knowledge_duplicates (keep_id, duplicate_id, owner_id) values (gen_random_uuid(), gen_random_uuid(), gen_random_uuid())",
+            (
+                "insert into public.knowledge_duplicates (keep_id, duplicate_id, status)"
+                " select gen_random_uuid(), gen_random_uuid(), 'merged'"
+            ),
+            (
+                "insert into public.knowledge_duplicates (keep_id, duplicate_id, owner_id)"
+                " select gen_random_uuid(), gen_random_uuid(), gen_random_uuid()"
+            ),
             "select * from private.merged_items",
         ):
             with refused("42501"):
