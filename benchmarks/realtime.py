@@ -174,6 +174,7 @@ class Soak:
         elapsed = time.monotonic() - began
         await killing
         expected = {one.user_id: await self.expected(one, start) for one in self.subscribers}
+        Console(stderr=True).print(f"written in {elapsed:.0f} s; waiting for the last subscriber")
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline and any(  # noqa: ASYNC110 - the subscribers are many
             expected[one.user_id] - one.told.keys() for one in self.subscribers
@@ -191,7 +192,7 @@ class Soak:
         found: set[int] = set()
         async with self.direct(subscriber.user_id, subscriber.workspace) as client:
             place = start
-            while page := await client.events_since(place, max_events=1000):
+            while page := await _again(lambda place=place: client.events_since(place, max_events=1000)):
                 found |= {event.event_id for event in page}
                 place = page[-1].event_id
         return found

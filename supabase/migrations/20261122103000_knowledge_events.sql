@@ -358,8 +358,8 @@ begin
   select v_era, r.workspace_id, case when a.is_shared and b.is_shared then 'members' else 'owner' end,
          case when a.is_shared then case when not b.is_shared then b.owner_id end
               when b.is_shared or a.owner_id = b.owner_id then a.owner_id end,
-         'relationship', case tg_op when 'INSERT' then 'created' else 'updated' end, r.id, r.source_knowledge_id,
-         r.target_knowledge_id, r.discovered_in_session, r.relationship_type, r.status
+         'relationship', 'created', r.id, r.source_knowledge_id, r.target_knowledge_id,
+         r.discovered_in_session, r.relationship_type, r.status
     from written r
     join (select k.id, k.owner_id, private.is_shared(k.validation_status, k.validated_at) from public.knowledge_items k)
       a (id, owner_id, is_shared) on a.id = r.source_knowledge_id
@@ -369,13 +369,42 @@ begin
   return null;
 end
 $$;
-comment on function private.note_relationships() is 'Trigger: one event for each relationship that is stated, proposed, decided or changed.';
+comment on function private.note_relationships() is 'Trigger: one event for each relationship that is stated or proposed.';
 create trigger knowledge_relationships_write_events_inserted after insert on public.knowledge_relationships
   referencing new table as written
   for each statement execute function private.note_relationships();
-create trigger knowledge_relationships_write_events_updated after update on public.knowledge_relationships
-  referencing new table as written
-  for each statement execute function private.note_relationships();
+
+-- definer for the same reason.
+create function private.note_changed_relationship()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_era integer := private.event_era();
+begin
+  insert into public.knowledge_events (era, workspace_id, audience, owner_id, subject, what, subject_id, knowledge_id,
+    related_id, session_id, knowledge_type, validation_status)
+  select v_era, new.workspace_id, case when a.is_shared and b.is_shared then 'members' else 'owner' end,
+         case when a.is_shared then case when not b.is_shared then b.owner_id end
+              when b.is_shared or a.owner_id = b.owner_id then a.owner_id end,
+         'relationship', 'updated', new.id, new.source_knowledge_id, new.target_knowledge_id,
+         new.discovered_in_session, new.relationship_type, new.status
+    from (select k.owner_id, private.is_shared(k.validation_status, k.validated_at) from public.knowledge_items k
+           where k.id = new.source_knowledge_id) a (owner_id, is_shared),
+         (select k.owner_id, private.is_shared(k.validation_status, k.validated_at) from public.knowledge_items k
+           where k.id = new.target_knowledge_id) b (owner_id, is_shared);
+  return null;
+end
+$$;
+comment on function private.note_changed_relationship() is 'Trigger: one event for a relationship that is decided or described anew.';
+create trigger knowledge_relationships_write_events_updated
+  after update of relationship_type, strength, status, relationship_context on public.knowledge_relationships
+  for each row
+  when ((old.relationship_type, old.strength, old.status, old.relationship_context)
+        is distinct from (new.relationship_type, new.strength, new.status, new.relationship_context))
+  execute function private.note_changed_relationship();
 
 -- definer because nobody writes events directly.
 create function private.note_erased_relationships()
@@ -635,6 +664,14 @@ $$;
 comment on function private.prune_knowledge_events(interval) is
   'Deletes the events older than this from the beginning of the log, and says how many. Cursors into what is gone are refused with PT410 from then on.';
 
+create function private.maintain_event_log()
+returns text
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$ select format('%s events older than 30 days deleted', private.prune_knowledge_events()) $$;
+comment on function private.maintain_event_log() is 'Task: deletes old events. Run by run_maintenance.';
+
 revoke execute on function
   private.event_era(), private.is_shared(text, timestamptz), private.note_recorded_items(), private.note_changed_item(),
   private.name_record_in_events(), private.empty_events(uuid[]), private.note_erased_items(),
@@ -642,7 +679,7 @@ revoke execute on function
   private.note_relationships(), private.note_erased_relationships(),
   private.note_validation_results(), private.note_erased_validation_results(), private.empty_events_of_workspaces(),
   private.event_position(bigint), private.settled_era(), private.last_settled_event(),
-  private.prune_knowledge_events(interval),
+  private.prune_knowledge_events(interval), private.maintain_event_log(), private.note_changed_relationship(),
   public.knowledge_events_since(bigint, integer, text, text[], uuid), public.knowledge_events_cursor()
   from public, anon, authenticated, service_role;
 grant execute on function

@@ -107,7 +107,7 @@ def test_counters_and_vectors_tell_nothing(team: Team) -> None:
     assert cursor(team.owner) == start
 
 
-def test_sessions_relationships_records_and_results_are_told(team: Team) -> None:
+def test_sessions_relationships_records_and_results_are_told(world: World, team: Team) -> None:
     start = cursor(team.owner)
     ana = team.author.start_session("monday", project_context="atlas")
     ana.rpc("end_session", summary="done")
@@ -140,6 +140,11 @@ def test_sessions_relationships_records_and_results_are_told(team: Team) -> None
     )
     assert told(team.colleague, start) == [("relationship", "updated")]
     start = cursor(team.owner)
+    team.author.sql(
+        "update public.knowledge_relationships set strength = 0.5 where id = %s", related["subject_id"]
+    )
+    world.superuser("update public.knowledge_relationships set discovered_in_session = null where true")
+    assert told(team.colleague, start) == []
     team.author.sql("delete from public.knowledge_relationships where id = %s", related["subject_id"])
     assert told(team.colleague, start) == [("relationship", "gone")]
 
@@ -266,6 +271,18 @@ def test_retention_takes_the_beginning_and_says_so(world: World, team: Team) -> 
     assert since(team.author, events[-1]) == []
     with refused("PT400"):
         service.sql(DAYS, None)
+
+
+def test_maintenance_prunes_the_log(world: World, team: Team) -> None:
+    team.author.record("old")
+    young = team.author.record("young")
+    world.superuser(
+        "update public.knowledge_events set happened_at = now() - interval '31 days' where subject_id <> %s",
+        young,
+    )
+    [told] = [row for row in world.service().rpc("run_maintenance") if row["task"] == "event_log"]
+    assert (told["outcome"], told["detail"]) == ("done", "1 events older than 30 days deleted")
+    assert [row["subject_id"] for row in since(team.author, None)] == [young]
 
 
 @pytest.mark.parametrize("max_events", [0, -1, 1001, None])
