@@ -8,41 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from teams import NOBODY, Team
 from world import call, refused, vector
 
 if TYPE_CHECKING:
     from world import Persona, World
-
-NOBODY = uuid.UUID("00000000-0000-4000-8000-000000000000")
-
-
-class Team:
-    """A workspace with one person in each role, and a stranger with a workspace of their own."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        people = {
-            name: world.sign_up(name)
-            for name in ("owner", "maintainer", "author", "colleague", "reader", "stranger")
-        }
-        self.id = world.workspace(
-            "team",
-            owner=people["owner"],
-            maintainer=people["maintainer"],
-            contributor=[people["author"], people["colleague"]],
-            reader=people["reader"],
-        )
-        self.strangers_id = world.workspace("elsewhere", owner=people["stranger"])
-        self.owner, self.maintainer, self.author, self.colleague, self.reader = (
-            people[name].inside(self.id) for name in ("owner", "maintainer", "author", "colleague", "reader")
-        )
-        self.stranger = people["stranger"].inside(self.strangers_id)
-
-    def shared(self, title: str, content: str | None = None, **arguments: object) -> uuid.UUID:
-        """Let the author record an item and the maintainer validate it."""
-        item = self.author.record(title, content, **arguments)
-        self.maintainer.rpc("validate_knowledge", knowledge_id=item)
-        return item
 
 
 @pytest.fixture
