@@ -31,7 +31,13 @@ import psutil
 import websockets
 from rich.console import Console
 
-from knowledge_persistence import AsyncKnowledgeClient, Settings, TransportError, connect_async
+from knowledge_persistence import (
+    AsyncKnowledgeClient,
+    KnowledgeEvent,
+    Settings,
+    TransportError,
+    connect_async,
+)
 
 from . import benchmark_stack
 
@@ -191,8 +197,12 @@ class Soak:
         """Ask the log what somebody may see."""
         found: set[int] = set()
         async with self.direct(subscriber.user_id, subscriber.workspace) as client:
+
+            async def read(after: int) -> list[KnowledgeEvent]:
+                return await _again(lambda: client.events_since(after, max_events=1000))
+
             place = start
-            while page := await _again(lambda place=place: client.events_since(place, max_events=1000)):
+            while page := await read(place):
                 found |= {event.event_id for event in page}
                 place = page[-1].event_id
         return found
