@@ -1,22 +1,28 @@
 """Retrieval quality: our recall beside BM25 and pure vectors, on the same texts, in one run.
 
-    python -m benchmarks.retrieval --locomo FILE --json OUT
+    python -m benchmarks.retrieval --locomo FILE --commands FILE --queries FILE --json OUT
 
 LoCoMo (Maharana et al., 2024): every turn is recorded as one item, in order, one session for each session of the
 conversation, a workspace for each conversation. A question's gold answers are the turns that hold the evidence;
-category 5 (questions without an answer) is left out. Figures are the share of a question's gold found in the top k,
-averaged over questions, with 95 % intervals by bootstrap over questions.
+category 5 (questions without an answer) is left out. With --pooled all conversations share one workspace.
+
+Commands (NL2Bash, Lin et al., 2018): JSON lines of {id, description, command} are recorded by record_command_run, JSON
+lines of {query, command_id} asked of suggest_commands.
+
+Recall@10 is the share of a question's gold in the first ten, averaged over questions, with 95 % intervals by bootstrap
+over questions; any and all are the shares of questions of which some or all gold is there; NDCG is against all gold.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import re
 import tempfile
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,11 +34,13 @@ from rich.progress import track
 from rich.table import Table
 
 from knowledge_persistence import NewKnowledge, Settings, connect, make_embedder
+from knowledge_persistence.worker import Worker
 
 from . import benchmark_stack, first_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from numpy.typing import NDArray
 
@@ -79,12 +87,30 @@ class Conversation:
     questions: list[Question]
 
 
-@dataclass(slots=True)
-class Scores:
-    """Each question's score, system by system: the share of its gold in the top ten, turns and sessions."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a system made of one question: the metrics at ten, and what it answered."""
 
-    turns: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    sessions: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    question: str
+    fraction: float
+    any: float
+    all: float
+    ndcg: float
+    gold: tuple[str, ...]
+    top: tuple[str, ...]
+
+
+#: Outcomes by corpus and system.
+Board = dict[str, dict[str, list[Outcome]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command with what it does."""
+
+    id: str
+    description: str
+    command: str
 
 
 def read_locomo(path: Path) -> list[Conversation]:
@@ -157,7 +183,7 @@ def record(memory: KnowledgeClient, conversation: Conversation) -> dict[str, lis
     for name, turns in by_session.items():
         found = _DATE.search(turns[0].date)
         day = datetime.strptime(" ".join(found.groups()), "%d %B %Y").replace(tzinfo=UTC) if found else None
-        with memory.session(name) as session:
+        with memory.session(f"{conversation.name} {name}") as session:
             recorded = session.remember_many(
                 [
                     NewKnowledge(
@@ -179,25 +205,42 @@ def best_first(ids: Sequence[str], scores: NDArray[np.float64]) -> list[str]:
     return [ids[int(number)] for number in np.argsort(-scores, kind="stable")]
 
 
-def share_found(ranked: Sequence[str], gold: Sequence[str], k: int = TOP) -> float:
-    """Return the share of the gold among the first k."""
-    return len(set(ranked[:k]) & set(gold)) / len(set(gold))
+def judge(question: str, ranked: Sequence[str], gold: Sequence[str], k: int = TOP) -> Outcome:
+    """Compare a ranking without repeats with the gold."""
+    wanted = tuple(dict.fromkeys(gold))
+    top = tuple(ranked[:k])
+    hits = [place for place, found in enumerate(top) if found in wanted]
+    ideal = sum(1 / math.log2(place + 2) for place in range(min(k, len(wanted))))
+    return Outcome(
+        question,
+        fraction=len(hits) / len(wanted),
+        any=float(bool(hits)),
+        all=float(len(hits) == len(wanted)),
+        ndcg=sum(1 / math.log2(place + 2) for place in hits) / ideal,
+        gold=wanted,
+        top=top,
+    )
 
 
 def add(
-    scores: Scores, system: str, ranked: Sequence[str], question: Question, session_of: dict[str, str]
+    board: Board, system: str, ranked: Sequence[str], question: Question, session_of: dict[str, str]
 ) -> None:
-    """Score one ranking of turns, and the ranking of sessions by their best turn that follows from it."""
-    scores.turns[system].append(share_found(ranked, question.gold))
-    sessions = list(dict.fromkeys(session_of[turn] for turn in ranked))
-    scores.sessions[system].append(share_found(sessions, [session_of[turn] for turn in question.gold]))
+    """Judge one ranking of turns, and the ranking of sessions by their best turn that follows from it."""
+    board["turns"][system].append(judge(question.text, ranked, question.gold))
+    sessions = list(dict.fromkeys(session_of.get(turn, turn) for turn in ranked))
+    gold = [session_of[turn] for turn in question.gold]
+    board["sessions"][system].append(judge(question.text, sessions, gold))
 
 
-def run_conversation(
-    info: StackInfo, memory: KnowledgeClient, embedder: Embedder, conversation: Conversation, scores: Scores
+def ask_conversation(
+    info: StackInfo,
+    memory: KnowledgeClient,
+    embedder: Embedder,
+    conversation: Conversation,
+    turns_of: dict[str, list[str]],
+    board: Board,
 ) -> None:
-    """Record a conversation and ask its questions of every system."""
-    turns_of = record(memory, conversation)
+    """Ask a recorded conversation's questions of every system."""
     session_of = {turn.id: turn.session for turn in conversation.turns}
     ids = [turn.id for turn in conversation.turns]
     texts = [f"{turn.speaker}: {turn.text}" for turn in conversation.turns]
@@ -213,12 +256,66 @@ def run_conversation(
         description=conversation.name,
         console=Console(stderr=True),
     ):
-        add(scores, "BM25", best_first(ids, bm25.scores(words)), question, session_of)
+        add(board, "BM25", best_first(ids, bm25.scores(words)), question, session_of)
         similarity = vectors @ np.asarray(embedder.embed_query(question.text), dtype=np.float64)
-        add(scores, "vectors", best_first(ids, similarity), question, session_of)
+        add(board, "vectors", best_first(ids, similarity), question, session_of)
         found = memory.search(question.text, max_results=100)
-        ranked: list[str] = [turn for item in found for turn in turns_of[str(item.knowledge_id)]]
-        add(scores, "search_knowledge", ranked, question, session_of)
+        # In a pooled workspace another conversation's turns take their places, too.
+        ranked: list[str] = []
+        for item in found:
+            ranked += turns_of.get(str(item.knowledge_id), [str(item.knowledge_id)])
+        add(board, "search_knowledge", ranked, question, session_of)
+
+
+def read_commands(commands: Path, queries: Path) -> tuple[list[Command], list[tuple[str, str]]]:
+    """Read commands, and the queries with the ids of the commands they are for."""
+    rows = [json.loads(line) for line in commands.read_text().splitlines()]
+    asked = [json.loads(line) for line in queries.read_text().splitlines()]
+    return (
+        [Command(str(row["id"]), row["description"], row["command"]) for row in rows],
+        [(row["query"], str(row["command_id"])) for row in asked],
+    )
+
+
+def run_commands(
+    info: StackInfo,
+    memory: KnowledgeClient,
+    settings: Settings,
+    embedder: Embedder,
+    commands: list[Command],
+    queries: list[tuple[str, str]],
+    board: Board,
+) -> None:
+    """Record the commands, wait for their vectors, and ask every system for each query's."""
+    ids_of: dict[str, list[str]] = defaultdict(list)
+    for command in track(commands, description="commands", console=Console(stderr=True)):
+        recorded = memory.record_command_run(
+            command.command,
+            succeeded=True,
+            command_description=command.description,
+            allow_credentials=True,  # examples of commands hold examples of passwords
+        )
+        ids_of[str(recorded.knowledge_id)].append(command.id)
+    asyncio.run(Worker.from_settings(settings, database_url=info.database_url).run_once())
+    with psycopg.connect(info.admin_database_url, autocommit=True) as admin:
+        admin.execute("vacuum analyze")
+    ids = [command.id for command in commands]
+    texts = [f"{command.description}\n{command.command}" for command in commands]
+    bm25 = BM25(stem_all(info, texts))
+    vectors = np.asarray(embedder.embed_documents(texts), dtype=np.float64)
+    stemmed = stem_all(info, [query for query, _ in queries])
+    for (query, wanted), words in track(
+        list(zip(queries, stemmed, strict=True)), description="queries", console=Console(stderr=True)
+    ):
+        systems = board["commands"]
+        systems["BM25"].append(judge(query, best_first(ids, bm25.scores(words)), [wanted]))
+        similarity = vectors @ np.asarray(embedder.embed_query(query), dtype=np.float64)
+        systems["vectors"].append(judge(query, best_first(ids, similarity), [wanted]))
+        found = memory.suggest_commands(query, max_results=TOP)
+        # A command that was recorded under several ids is each of them.
+        merged = [ids_of[str(item.knowledge_id)] for item in found]
+        ours = [wanted if wanted in known else known[0] for known in merged]
+        systems["suggest_commands"].append(judge(query, ours, [wanted]))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -229,16 +326,24 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
 
 
-def main() -> None:
-    """Measure, write the figures as JSON where asked, and print the table last."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--locomo", type=Path, required=True, help="conversations in LoCoMo's format")
-    parser.add_argument("--json", type=Path, help="write the figures here, question by question")
-    arguments = parser.parse_args()
-    conversations = read_locomo(arguments.locomo)
-    scores = Scores()
+def show(board: Board) -> Table:
+    """Return the figures as a table."""
+    table = Table("corpus", "system", "R@10", "95 %", "any@10", "all@10", "NDCG@10")
+    for corpus, systems in board.items():
+        for system, outcomes in systems.items():
+            low, high = interval([outcome.fraction for outcome in outcomes])
+            means = [
+                np.mean([getattr(outcome, name) for outcome in outcomes])
+                for name in ("fraction", "any", "all", "ndcg")
+            ]
+            cells = [f"{mean:.3f}" for mean in means]
+            table.add_row(corpus, system, cells[0], f"{low:.3f} to {high:.3f}", *cells[1:])
+    return table
+
+
+def measure(arguments: argparse.Namespace) -> Board:
+    """Start a stack, record and ask what the arguments name, and return the outcomes."""
+    board: Board = defaultdict(lambda: defaultdict(list))
     with (
         tempfile.TemporaryDirectory(prefix="kp-bench-") as directory,
         benchmark_stack(Path(directory)) as stack,
@@ -251,23 +356,58 @@ def main() -> None:
         if embedder is None:
             raise RuntimeError("no embedder")
         user = first_user(info)
+
+        def inside(workspace: UUID) -> KnowledgeClient:
+            return connect(info.database_url, user_id=user, settings=settings, workspace=workspace)
+
         with connect(info.database_url, user_id=user, settings=settings) as memory:
-            for conversation in conversations:
-                workspace = memory.create_workspace(conversation.name)
-                with connect(
-                    info.database_url, user_id=user, settings=settings, workspace=workspace.workspace_id
-                ) as inside:
-                    run_conversation(info, inside, embedder, conversation, scores)
-    table = Table("LoCoMo", "turns R@10", "95 %", "sessions R@10", "95 %")
-    for system in scores.turns:
-        row: list[str] = []
-        for values in (scores.turns[system], scores.sessions[system]):
-            low, high = interval(values)
-            row += [f"{np.mean(values):.3f}", f"{low:.3f} to {high:.3f}"]
-        table.add_row(system, *row)
+            if arguments.locomo:
+                conversations = read_locomo(arguments.locomo)
+                pool = memory.create_workspace("all conversations").workspace_id
+                recorded = [
+                    (
+                        conversation,
+                        pool if arguments.pooled else memory.create_workspace(conversation.name).workspace_id,
+                    )
+                    for conversation in conversations
+                ]
+                turns_of: list[dict[str, list[str]]] = []
+                for conversation, workspace in recorded:
+                    with inside(workspace) as client:
+                        turns_of.append(record(client, conversation))
+                for (conversation, workspace), turns in zip(recorded, turns_of, strict=True):
+                    with inside(workspace) as client:
+                        ask_conversation(info, client, embedder, conversation, turns, board)
+            if arguments.commands:
+                commands, queries = read_commands(arguments.commands, arguments.queries)
+                with inside(memory.create_workspace("commands").workspace_id) as client:
+                    run_commands(info, client, settings, embedder, commands, queries, board)
+    return board
+
+
+def main() -> None:
+    """Measure, write the figures as JSON where asked, and print the table last."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--locomo", type=Path, help="conversations in LoCoMo's format")
+    parser.add_argument("--pooled", action="store_true", help="one workspace for all conversations")
+    parser.add_argument("--commands", type=Path, help="commands as JSON lines; wants --queries")
+    parser.add_argument("--queries", type=Path, help="queries for the commands as JSON lines")
+    parser.add_argument("--json", type=Path, help="write the outcomes here, question by question")
+    arguments = parser.parse_args()
+    if (arguments.commands is None) != (arguments.queries is None):
+        parser.error("--commands and --queries go together")
+    if arguments.locomo is None and arguments.commands is None:
+        parser.error("nothing to measure: give --locomo, or --commands and --queries")
+    board = measure(arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps(asdict(scores)) + "\n")
-    Console().print(table)
+        outcomes = {
+            corpus: {system: [asdict(outcome) for outcome in found] for system, found in systems.items()}
+            for corpus, systems in board.items()
+        }
+        arguments.json.write_text(json.dumps(outcomes) + "\n")
+    Console().print(show(board))
 
 
 if __name__ == "__main__":

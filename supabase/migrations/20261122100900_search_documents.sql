@@ -261,10 +261,10 @@ begin
   -- Every word may match (OR): nine of ten natural questions have a word that no stored text has.
   select array_agg(q.lexeme order by q.lexeme), array_agg(q.word order by q.lexeme)
     into v_terms, v_words
-    from (select distinct on (l.lexeme) l.lexeme, d.token as word
-            from ts_debug(v_config, left(query_text, 10000)) d, unnest(d.lexemes) l (lexeme)
-           where octet_length(l.lexeme) between 1 and 2000  -- a tsquery holds no longer word, nor does a tsvector
-           order by l.lexeme, length(d.token)
+    from (select distinct on (l.lexeme) l.lexeme, p.token as word
+            from ts_parse('default', left(query_text, 10000)) p,
+                 unnest(tsvector_to_array(to_tsvector(v_config, left(p.token, 2000)))) l (lexeme)
+           order by l.lexeme, length(p.token)
            limit 64) q;
   if v_terms is null then
     return;
@@ -321,10 +321,9 @@ begin
     ), rarity as materialized (
       -- ln(1 + …) keeps a word that most texts have from counting against them.
       select array_agg(ln(1 + (greatest($8, c.df) - c.df + 0.5) / (c.df + 0.5)) order by c.n) as idf
-        from (select u.n, greatest(case when u.chosen then x.df else u.sampled * $8 / greatest($9, 1) end, x.df) as df
-                from unnest($10::boolean[], $11::integer[]) with ordinality u (chosen, sampled, n)
-                join (select i.n, (select count(*) from frequencies q where q.f[i.n] > 0) as df
-                        from generate_series(1, %3$s) i (n)) x on x.n = u.n) c
+        from (select u.n, greatest(case when u.chosen then x.df[u.n] else u.sampled * $8 / greatest($9, 1) end, x.df[u.n]) as df
+                from (select array[%3$s] as df from frequencies q) x,
+                     unnest($10::boolean[], $11::integer[]) with ordinality u (chosen, sampled, n)) c
     ), ranked as materialized (
       select q.knowledge_id, %4$s as score
         from frequencies q, rarity r
@@ -340,7 +339,7 @@ begin
       v_operator,
       (select string_agg(format($x$ts_rank('{0.27,0.5,0.7,1}', n.document, %L) * 1.645 / 0.7$x$, private.quote_lexeme(t)), ', '
                          order by n) from unnest(v_terms) with ordinality u (t, n)),
-      cardinality(v_terms),
+      (select string_agg(format('count(*) filter (where q.f[%s] > 0)', n), ', ') from generate_series(1, cardinality(v_terms)) n),
       (select string_agg(format('r.idf[%1$s] * 1.9 * q.f[%1$s] / (q.f[%1$s] + 0.9 * (0.6 + 0.4 * q.document_length / $15))', n), ' + ')
          from generate_series(1, cardinality(v_terms)) n))
     using v_keys, keyword_candidates.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
@@ -366,6 +365,7 @@ as $$
 declare
   v_words text[] := regexp_split_to_array(lower(left(query_text, 4000)), '[\s"''`(),;!?]+');
   v_phrases text[];
+  v_common text[];
   v_user uuid := auth.uid();
   v_session uuid := private.current_session();
   v_sees_all boolean := private.is_trusted()
@@ -381,21 +381,44 @@ begin
     cross join lateral (select array_to_string(v_words[i : i + n - 1], ' ') as joined) j
     cross join lateral (values (j.joined), (rtrim(j.joined, '.:'))) p (phrase)
    where i + n - 1 <= cardinality(v_words) and p.phrase <> '';
+  -- A trigger that hundreds of items have tells nothing about any of them, and would crowd out the telling ones.
+  loop
+    select array_agg(c.word) into v_common
+      from (select t.word
+              from (select d.triggers from private.search_documents d
+                     where d.workspace_id = trigger_candidates.workspace_id and d.triggers && v_phrases
+                       and (d.is_live or include_retired)
+                       and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
+                     limit 1000) d,
+                   unnest(d.triggers) t (word)
+             where t.word = any (v_phrases)
+             group by t.word having count(*) > 200) c;
+    exit when v_common is null;
+    v_phrases := array(select p from unnest(v_phrases) p where p <> all (v_common));
+  end loop;
   return query
-    select d.knowledge_id, 1 - power(0.5, cardinality(m.found))::double precision, m.found
-      from private.search_documents d
-      cross join lateral (
-        select array_agg(t order by length(t) desc) as found from unnest(d.triggers) t where t = any (v_phrases)) m
-     where d.workspace_id = trigger_candidates.workspace_id
-       and d.triggers && v_phrases
-       and (d.is_live or include_retired)
-       and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
-     order by cardinality(m.found) desc, d.knowledge_id
+    with held as materialized (
+      select d.knowledge_id, array(select t from unnest(d.triggers) t where t = any (v_phrases)) as found
+        from private.search_documents d
+       where d.workspace_id = trigger_candidates.workspace_id
+         and d.triggers && v_phrases
+         and (d.is_live or include_retired)
+         and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
+       limit 2000
+    ), weighed as materialized (
+      -- A trigger that more than twenty items have says less about each of them.
+      select t as word, 0.5 * least(1, 20.0 / count(*)) as weight from held h, unnest(h.found) t group by t
+    )
+    select h.knowledge_id, (1 - exp(sum(ln(1 - w.weight))))::double precision,
+           array_agg(w.word order by w.weight desc, length(w.word) desc, w.word)
+      from held h cross join lateral unnest(h.found) t (word) join weighed w on w.word = t.word
+     group by h.knowledge_id
+     order by 2 desc, 1
      limit max_candidates;
 end
 $$;
 comment on function private.trigger_candidates(uuid, text, boolean, integer) is
-  'The items of a workspace, visible to the caller, one of whose triggers stands in the query as a word or phrase. Score: 1/2 for one trigger, 3/4 for two, and so on.';
+  'The items of a workspace, visible to the caller, one of whose triggers stands in the query as a word or phrase. Score: 1/2 for one trigger, 3/4 for two, and so on; less for triggers that many items have.';
 
 -- Comparing every vector of a small workspace is exact, and cheaper than walking the index past everybody else's.
 -- Which workspaces are not small is written down when they grow, since counting at each search would cost more than

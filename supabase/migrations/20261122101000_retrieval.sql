@@ -253,12 +253,23 @@ rows 100
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_trusted boolean := private.is_trusted();
+  v_user uuid := auth.uid();
+  v_session uuid := private.current_session();
+  v_mine uuid[] := array(select private.my_workspaces());
+  v_maintained uuid[] := array(select private.maintained_workspaces());
 begin
   return query
-    select v.knowledge_id, 1 - (v.embedding operator(extensions.<=>) query_embedding::extensions.halfvec)
-      from private.visible_items(knowledge_ids) i (id)
-      join private.item_vectors v on v.knowledge_id = i.id
-     where v.embedding_model = similarities.embedding_model;
+    select k.id, 1 - (v.embedding operator(extensions.<=>) query_embedding::extensions.halfvec)
+      from private.item_vectors v
+      join public.knowledge_items k on k.id = v.knowledge_id
+     where v.knowledge_id = any (similarities.knowledge_ids) and v.embedding_model = similarities.embedding_model
+       and (v_trusted or k.workspace_id = any (v_mine)
+            and (k.validation_status in ('validated', 'needs_update')
+                 or (k.validation_status = 'deprecated' and k.validated_at is not null)
+                 or k.owner_id = v_user or k.created_in_session = v_session
+                 or k.workspace_id = any (v_maintained)));
 end
 $$;
 comment on function private.similarities(uuid[], extensions.vector, text) is
@@ -310,7 +321,7 @@ alter table public.workspaces
     and (retrieval_weights - '{meaning,triggers,neighbours}'::text[]) = '{}'
     and not jsonb_path_exists(retrieval_weights, '$.* ? (@.type() != "number" || @ < 0 || @ > 1)', '{}', true));
 comment on column public.workspaces.retrieval_weights is
-  'How its searches weigh: meaning (0 to 1; the words have the rest), triggers (the part of the gap to a perfect score that a trigger closes), neighbours (what an item gains from the better of the items recorded just before and after it). What is missing has its default: 0.7, 0.6, 0.1.';
+  'How its searches weigh: meaning (0 to 1; the words have the rest), triggers (the part of the gap to a perfect score that a trigger closes), neighbours (what an item gains from the better of the items recorded just before and after it). What is missing has its default: 0.8, 0.6, 0.1. The surer the words are of themselves, the less meaning weighs, down to half.';
 
 create type private.retrieval_weights as (meaning double precision, triggers double precision, neighbours double precision);
 comment on type private.retrieval_weights is 'How a search weighs its arms, see workspaces.retrieval_weights.';
@@ -392,7 +403,7 @@ begin
   if v_workspace is null then
     return;  -- a user who has not written anything has nothing to find
   end if;
-  select coalesce((w.retrieval_weights ->> 'meaning')::double precision, 0.7),
+  select coalesce((w.retrieval_weights ->> 'meaning')::double precision, 0.8),
          coalesce((w.retrieval_weights ->> 'triggers')::double precision, 0.6),
          coalesce((w.retrieval_weights ->> 'neighbours')::double precision, 0.1)
     into v_weights from public.workspaces w where w.id = v_workspace;
@@ -412,9 +423,11 @@ begin
   else
     v_clock := v_clock || v_clock[2] || v_clock[2];
   end if;
-  -- The more of what the query says stands in one item, the surer the words are of themselves, the less meaning weighs.
-  v_meaning := v_weights.meaning
-    * (1 - 0.4 * power(coalesce((select max(w.query_share) from unnest(v_words) w), 0), 2));
+  -- Words are sure of themselves where one item holds most of what the query says and the fifty-first little of it;
+  -- the surer they are, the less meaning weighs.
+  v_meaning := v_weights.meaning * (1 - 0.5 * power(
+    coalesce((select max(w.query_share) from unnest(v_words) w), 0)
+    * (1 - coalesce(v_words[51].keyword_score / nullif(v_words[1].keyword_score, 0), 0)), 3));
 
   -- What an arm nominated is looked at by all.
   execute 'select array(select k.id from public.knowledge_items k where k.id = any ($1) and ' || private.filter_conditions() || ')'

@@ -61,6 +61,21 @@ def test_a_trigger_finds_as_a_word_and_as_a_phrase(ana: Persona) -> None:
         assert row["trigger_score"] == pytest.approx(0.5)
 
 
+def test_a_trigger_that_everything_has_does_not_hide_a_telling_one(world: World) -> None:
+    ana = world.sign_up("ana")
+    for batch in range(3):
+        items = [
+            {"title": f"{batch} {i}", "content": f"step {batch} {i}", "retrieval_triggers": ["run"]}
+            for i in range(100)
+        ]
+        ana.rpc("record_knowledge_batch", items=items)
+    ana.record("Refused", "Start the server first.", retrieval_triggers=["ECONNREFUSED", "run"])
+    rows = ana.rpc("search_knowledge", query_text="run says ECONNREFUSED")
+    assert titles(rows)[0] == "Refused"
+    assert rows[0]["trigger_score"] == pytest.approx(0.5)
+    assert all(row["trigger_score"] is None for row in rows[1:])
+
+
 def test_meaning_alone_finds(ana: Persona) -> None:
     [row, *_] = ana.rpc(
         "search_knowledge", query_text="unheard-of vocabulary", query_embedding=towards(7, 0.8)
