@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .errors import (
     APIError,
     AuthenticationError,
+    BackupError,
     ConfigurationError,
     ConflictError,
     CredentialError,
@@ -131,6 +132,7 @@ __all__ = [
     "AttemptOutcome",
     "AuditFinding",
     "AuthenticationError",
+    "BackupError",
     "Brief",
     "BriefEntry",
     "ConfigurationError",

@@ -23,6 +23,10 @@ class MigrationError(KnowledgePersistenceError):
     """A migration can't be applied, or the database's history differs from the files."""
 
 
+class BackupError(KnowledgePersistenceError):
+    """A backup can't be made, is damaged, or can't be restored as it was."""
+
+
 class TransportError(KnowledgePersistenceError):
     """The deployment can't be reached, or the connection broke before an answer came.
 

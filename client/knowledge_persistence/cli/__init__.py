@@ -40,6 +40,8 @@ _MODULES: Final = {
     "workspace": ("workspace",),
     "account": ("login", "logout", "whoami"),
     "worker": ("worker", "maintain", "model"),
+    "backup": ("backup", "restore"),
+    "doctor": ("doctor",),
 }
 
 

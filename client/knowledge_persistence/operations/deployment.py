@@ -1,0 +1,38 @@
+"""A docker compose deployment, as its `.env` describes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dotenv import dotenv_values
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Read an env file; what is empty is left out.
+
+    Raises:
+        ConfigurationError: it isn't there.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {path}")
+    return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
+
+
+def superuser_url(path: Path) -> str:
+    """Return the URL of the superuser of the deployment that an env file describes, on this machine.
+
+    Raises:
+        ConfigurationError: the file has no password.
+    """
+    values = read_env_file(path)
+    if "POSTGRES_PASSWORD" not in values:
+        raise ConfigurationError(f"{path} has no POSTGRES_PASSWORD; scripts/generate-keys makes one")
+    host = values.get("BIND_ADDRESS", "127.0.0.1")
+    host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - what it listens on, asked here
+    port = values.get("POSTGRES_PORT", "5432")
+    return f"postgresql://supabase_admin:{values['POSTGRES_PASSWORD']}@{host}:{port}/postgres"
