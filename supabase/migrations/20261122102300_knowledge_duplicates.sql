@@ -165,7 +165,7 @@ comment on function private.folded_text_hash(text, text) is
 create index knowledge_items_folded_text_idx on public.knowledge_items
   (workspace_id, private.folded_text_hash(title, content));
 
-create function private.word_overlap(one text, other text)
+create function private.word_overlap(one text, other text, config text)
 returns double precision
 language sql
 immutable
@@ -174,14 +174,13 @@ set search_path = pg_catalog, pg_temp
 as $$
   select count(*) filter (where w.in_one and w.in_other)::double precision / greatest(count(*), 1)
     from (select x.word, bool_or(x.side) as in_one, bool_or(not x.side) as in_other
-            from (select regexp_split_to_table(lower(left(one, 20000)), '[^[:alnum:]]+') as word, true as side
+            from (select unnest(tsvector_to_array(to_tsvector(config::regconfig, left(one, 20000)))) as word, true as side
                   union all
-                  select regexp_split_to_table(lower(left(other, 20000)), '[^[:alnum:]]+'), false) x
-           where x.word <> ''
+                  select unnest(tsvector_to_array(to_tsvector(config::regconfig, left(other, 20000)))), false) x
            group by x.word) w
 $$;
-comment on function private.word_overlap(text, text) is
-  'How many of the words of two texts are in both: 0 (none) to 1 (all); Jaccard''s index.';
+comment on function private.word_overlap(text, text, text) is
+  'How many of the words of two texts, stemmed and without those that every text has, are in both: 0 (none) to 1 (all); Jaccard''s index.';
 
 -- definer because row-level security keeps the index on folded texts from being used, and because companions are not
 -- the caller's to read. Both sides of each pair are checked under the visibility rule.
@@ -279,6 +278,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_workspace uuid;
+  v_config text;
   v_around uuid[];
   v_filters private.item_filters;
 begin
@@ -300,6 +300,7 @@ begin
   if v_workspace not in (select private.writable_workspaces()) then
     perform private.fail('PT403', 'readers of a workspace propose nothing', 'ask an owner to make you a contributor');
   end if;
+  select w.text_search_config into v_config from public.workspaces w where w.id = v_workspace;
   -- All of a small workspace; of a large one what changed last, and some of the rest, so that repeated calls come by.
   v_around := case when discover_duplicates.knowledge_id is not null then array[discover_duplicates.knowledge_id]
     else array(
@@ -359,7 +360,7 @@ begin
         left join kinds xk on xk.knowledge_id = x.id
         left join kinds yk on yk.knowledge_id = y.id
         cross join lateral (
-          select private.word_overlap(x.title || ' ' || x.content, y.title || ' ' || y.content) as overlap) o
+          select private.word_overlap(x.title || ' ' || x.content, y.title || ' ' || y.content, v_config) as overlap) o
         cross join lateral (
           select (row(x.validation_status = 'validated', x.validation_status = 'needs_update', xk.kind is not null,
                       x.success_count + x.rating_count, x.access_count, -extract(epoch from x.created_at), y.id)
@@ -895,7 +896,7 @@ comment on function public.unmerge_knowledge(uuid) is
   'Undoes a merge: the duplicate is in force again, and gets back what went over to the kept item. What came to the kept item since stays there. For who merged, and for maintainers and owners of the workspace.';
 
 revoke execute on function
-  private.prepare_duplicate(), private.folded_text_hash(text, text), private.word_overlap(text, text),
+  private.prepare_duplicate(), private.folded_text_hash(text, text), private.word_overlap(text, text, text),
   private.same_texts(uuid[]), private.record_kinds(uuid[]), private.record_tallies(text),
   private.write_tallies(text, uuid, jsonb, integer), private.apply_merge(uuid, uuid, boolean),
   private.revert_merge(uuid), private.lock_pair(uuid, uuid), private.write_merge(uuid, uuid),
@@ -904,7 +905,7 @@ revoke execute on function
   public.merge_knowledge(uuid, uuid), public.decide_duplicate(uuid, boolean, uuid), public.unmerge_knowledge(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.word_overlap(text, text), private.same_texts(uuid[]), private.record_kinds(uuid[]),
+  private.word_overlap(text, text, text), private.same_texts(uuid[]), private.record_kinds(uuid[]),
   public.discover_duplicates(uuid, integer)
   to authenticated;
 -- The index on folded texts is kept by whoever writes items.
