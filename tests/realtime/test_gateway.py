@@ -12,6 +12,8 @@ import httpx
 import pytest
 import websockets
 
+from databases import Database
+from knowledge_persistence.realtime.database import Database as Service
 from knowledge_persistence.realtime.limits import Limits
 from talkers import PUBLISHABLE, SECRET_KEY, token
 from teams import Team
@@ -383,3 +385,17 @@ async def test_a_database_that_was_away_is_a_gap_that_clients_see(
                         heard = bool(await ana.hear("broadcast", timeout=1))
                     except (TimeoutError, websockets.ConnectionClosed):
                         continue
+
+
+async def test_old_broadcasts_are_forgotten(database: Database, world: World) -> None:
+    world.superuser("select realtime.send('{}', 'old', 'x', false), realtime.send('{}', 'young', 'x', false)")
+    world.superuser(
+        "update realtime.messages set inserted_at = localtimestamp - interval '73 hours' where event = 'old'"
+    )
+    service = Service(database.dsn("postgres"))
+    await service.open()
+    try:
+        assert await service.forget_old_messages() == 1
+    finally:
+        await service.close()
+    assert world.superuser("select event from realtime.messages") == [{"event": "young"}]

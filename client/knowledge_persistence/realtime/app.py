@@ -37,6 +37,7 @@ log = logging.getLogger("knowledge_persistence.realtime")
 
 _SWEEP_SECONDS: Final = 1.0
 _RECONNECT_SECONDS: Final = 0.5
+_FORGET_SECONDS: Final = 3600.0
 
 
 class Gateway:
@@ -72,6 +73,7 @@ class Gateway:
             asyncio.create_task(self._listen()),
             asyncio.create_task(self.hub.follow_changes()),
             asyncio.create_task(self._sweep()),
+            asyncio.create_task(self._forget()),
         ]
         try:
             yield
@@ -93,6 +95,15 @@ class Gateway:
                 for connection in tuple(self._connections):
                     connection.end(RESTARTED, "the database was away")
             await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _forget(self) -> None:
+        # A start drops old days by the partition; a stack that runs for weeks has none.
+        while True:
+            await asyncio.sleep(_FORGET_SECONDS)
+            try:
+                await self.database.forget_old_messages()
+            except (psycopg.Error, psycopg_pool.PoolTimeout) as error:
+                log.warning("old broadcasts can't be deleted: %s", error)
 
     async def _sweep(self) -> None:
         while True:

@@ -157,6 +157,14 @@ class Database:
             _ACT_AS, {"role": claims.role, "claims": claims.text, "sub": claims.subject, "topic": topic}
         )
 
+    async def forget_old_messages(self) -> int:
+        """Delete the broadcasts that are older than three days, and say how many."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                "delete from realtime.messages where inserted_at < localtimestamp - interval '3 days'"
+            )
+            return cursor.rowcount
+
     async def replay(self, topic: str, since_milliseconds: float, limit: int) -> list[Broadcast]:
         """Return the latest private broadcasts of a topic since a moment, the oldest first."""
         async with self._transaction() as connection:
