@@ -179,7 +179,9 @@ class Soak:
         await asyncio.gather(*writing)
         elapsed = time.monotonic() - began
         await killing
-        expected = {one.user_id: await self.expected(one, start) for one in self.subscribers}
+        expected: dict[UUID, set[int]] = {}
+        for one in self.subscribers:
+            expected[one.user_id] = await _again(lambda one=one: self.expected(one, start))
         Console(stderr=True).print(f"written in {elapsed:.0f} s; waiting for the last subscriber")
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline and any(  # noqa: ASYNC110 - the subscribers are many
