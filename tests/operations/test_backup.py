@@ -294,7 +294,7 @@ def test_it_comes_back_elsewhere_as_it_was(
         "select title, round(score::numeric, 4), relevance_reason from public.search_knowledge('what ends deadlocks?')",
         "select title, round(score::numeric, 4) from public.search_knowledge('a pending note')",
         """select title, similarity_score from public.find_similar_knowledge(
-             (select content_embedding from public.knowledge_items where title = 'Vector 7'),
+             (select array_agg(sin(n)::real order by n)::extensions.vector from generate_series(1, 384) n),
              limit_results => 5, similarity_threshold => -1)""",
         "select count(*) from public.knowledge_items",
     ]
