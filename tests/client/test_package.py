@@ -43,6 +43,10 @@ def test_importing_loads_nothing_slow(code: str) -> None:
     assert [name for name in SLOW if name in loaded] == []
 
 
+# Following events is for those who can wait: it has no synchronous form.
+ASYNC_ONLY = {"subscribe"}
+
+
 @pytest.mark.parametrize(
     ("written", "generated"), [(AsyncKnowledgeClient, KnowledgeClient), (AsyncSessionHandle, SessionHandle)]
 )
@@ -54,6 +58,6 @@ def test_the_sync_client_has_the_same_methods(written: type, generated: type) ->
             if not name.startswith("_")
         }
 
-    assert shape(written) == shape(generated)
+    assert {name: took for name, took in shape(written).items() if name not in ASYNC_ONLY} == shape(generated)
     asynchronous = [n for n, m in inspect.getmembers(generated, inspect.iscoroutinefunction)]
     assert asynchronous == []

@@ -105,7 +105,7 @@ ORDINARY = [
     "max_tokens=4096 and password length >= 12characters",
     "password: base64-encoded in the secret",
     "The gotcha: a GitHub token that begins with ghp_ needs the repo scope",
-    "sk-learn-2023-experiments-and-results-of-trees",
+    "sk-" + "learn-2023-experiments-and-results-of-trees",
     "Set OPENAI_API_KEY=your-key-here-1234",
     "secret: see vault/path2/db",
     "password_hash = 5f4dcc3b5aa765d61d8327deb882cf99",
