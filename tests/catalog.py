@@ -18,7 +18,10 @@ _QUERIES: dict[str, LiteralString] = {
         from pg_extension e join pg_namespace n on n.oid = e.extnamespace
     """,
     "relations": """
-        select c.oid::regclass::text, c.relkind::text, pg_get_userbyid(c.relowner), pg_temp.acl(c.relacl),
+        select c.oid::regclass::text, c.relkind::text, pg_get_userbyid(c.relowner),
+               -- The owner's own rights, written out or not, are the same.
+               pg_temp.acl(coalesce(
+                 c.relacl, acldefault((case c.relkind when 'S' then 's' else 'r' end)::"char", c.relowner))),
                c.relrowsecurity, c.relforcerowsecurity, c.relpersistence::text, c.reloptions::text,
                pg_get_partkeydef(c.oid), pg_get_expr(c.relpartbound, c.oid), c.relreplident::text,
                case when c.relkind in ('v', 'm') then pg_get_viewdef(c.oid) end,

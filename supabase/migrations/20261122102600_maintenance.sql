@@ -464,13 +464,13 @@ declare
 begin
   -- A margin, so that a workspace at the border doesn't go to and fro.
   delete from private.large_workspaces l
-   where not exists (select from private.search_documents d where d.workspace_id = l.workspace_id offset 400);
+   where not exists (select from private.search_documents d where d.workspace_id = l.workspace_id offset 4000);
   get diagnostics v_shrunk = row_count;
   return format('%s workspaces are small again', v_shrunk);
 end
 $$;
 comment on function private.maintain_large_workspaces() is
-  'Task: workspaces that have shrunk to 400 items or fewer are searched by comparing all vectors again.';
+  'Task: workspaces that have shrunk to 4000 items or fewer are searched by comparing all vectors again.';
 
 create type public.maintenance_outcome as (task text, outcome text, detail text);
 comment on type public.maintenance_outcome is 'How a task went. outcome: done, failed, or skipped (another run is at work).';

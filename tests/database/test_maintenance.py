@@ -404,7 +404,7 @@ def test_workspaces_that_have_shrunk_are_small_again(team: Team) -> None:
     team.world.superuser("set session_replication_role = replica")
     team.world.superuser(
         "insert into private.search_documents "
-        "select gen_random_uuid(), %s, null, null, true, true, 'simple', '{}', '', 0 from generate_series(1, 401)",
+        "select gen_random_uuid(), %s, null, null, true, true, 'simple', '{}', '', 0 from generate_series(1, 4001)",
         team.id,
     )
     team.world.superuser("reset session_replication_role")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -267,11 +268,14 @@ def test_it_comes_back_elsewhere_as_it_was(
 
     # The restore compared everything with its own inventory; this is somebody else's eye on what matters most.
     described, original = catalog.describe(copy), catalog.describe(source.dsn(SUPERUSER))
-    for kind in ("policies", "constraints", "indexes", "triggers", "extensions", "event triggers"):
-        expected = sorted(plain(line) for line in original[kind])
-        assert (
-            sorted(plain(line) for line in described[kind] if not line.startswith("public.pairs")) == expected
-        ), kind
+    assert described.keys() == original.keys()
+
+    def alike(line: str) -> str:
+        # A union's constant is named after its type once it has been written out and read again.
+        return re.sub(r" AS (?:text|uuid|integer|bigint|numeric)\b", "", plain(line))
+
+    for kind in original:
+        assert sorted(map(alike, described[kind])) == sorted(map(alike, original[kind])), kind
 
     def asked(dsn: str, who: str, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(dsn) as connection, connection.transaction():
