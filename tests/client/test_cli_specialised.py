@@ -46,7 +46,8 @@ def say(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def in_order(text: str, *parts: str) -> None:
-    """Expect the parts one after the other."""
+    """Expect the parts one after the other, wherever the lines break."""
+    text = " ".join(text.split())
     end = 0
     for part in parts:
         place = text.find(part, end)

@@ -98,7 +98,7 @@ def test_data_and_keys_survive(running: RunningStack) -> None:
     running.sql("insert into public.survivors values ('still here')")
     before = running.config
     running.stack.down()
-    running.stack.up()
+    Stack(running.home).up()
     assert running.sql("select word from public.survivors") == [("still here",)]
     running.sql("drop table public.survivors")
     assert Home(running.home).load_config() == before

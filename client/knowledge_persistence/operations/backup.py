@@ -262,6 +262,10 @@ def _verify(file: IO[bytes]) -> dict[str, Any]:
             left -= len(piece)
         header = file.read(seal.offset_data - seal.offset)
         end = file.read()
+        # The digest's own block and two blocks of zeros, filled up to a record: so tarfile closes an archive.
+        closed = seal.offset_data + 3 * tarfile.BLOCKSIZE
+        if seal.offset_data + len(end) != closed + -closed % tarfile.RECORDSIZE:
+            raise ValueError("its end is missing")
         # All that isn't covered by the digest: one header, the digest itself, and zeros.
         expected = tarfile.TarInfo(_DIGEST)
         expected.size, expected.mode, expected.mtime = seal.size, 0o600, seal.mtime
