@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -124,7 +125,8 @@ def _run(command: str | list[str], *, quiet: bool) -> tuple[int, str]:
         )
     except OSError as error:
         os.close(said)
-        missing = isinstance(error, FileNotFoundError)
+        # A directory on the path that may not be looked into says "permission denied" of whatever isn't there.
+        missing = shutil.which(command[0], mode=os.F_OK) is None
         message = f"{command[0]}: {'command not found' if missing else error.strerror}"
         err.print(clean(message), markup=False)
         return (_NOT_FOUND if missing else _NOT_EXECUTABLE), message
