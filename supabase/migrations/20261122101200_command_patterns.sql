@@ -113,8 +113,7 @@ as $$
       private.clip(command.command_description, 8000),
       'Needs: ' || private.clip(array_to_string(command.context_requirements, '; '), 4000),
       'Parameters: ' || private.clip(command.parameter_notes::text, 8000),
-      -- Said once: words that stand twice count twice.
-      'Signature: ' || nullif(command.command_signature, command.success_pattern)),
+      'Signature: ' || command.command_signature),
     50,
     private.merge_words(array[command.command_signature::text], array[split_part(command.command_signature, ' ', 1)]),
     jsonb_build_object('kind', 'command'),
