@@ -22,7 +22,7 @@ import pytest
 from databases import short_directory
 from knowledge_persistence import KnowledgeClient, connect, connect_async
 from knowledge_persistence._sync.http import HttpTransport
-from knowledge_persistence.cli import main
+from knowledge_persistence.cli import main, output
 from knowledge_persistence.credentials import CredentialStore
 from knowledge_persistence.embedders.local import LocalEmbedder
 from knowledge_persistence.settings import Settings
@@ -221,6 +221,9 @@ def command(
         with monkeypatch.context() as patch:
             for name, value in given.items():
                 patch.setenv(name, value)
+            # A console reads its width once, when it is made.
+            for console in (output.out, output.err):
+                patch.setattr(console, "_width", int(given["COLUMNS"]))
             patch.setattr(sys, "argv", ["kp", *arguments])
             try:
                 code = main()

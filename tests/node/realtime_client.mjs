@@ -113,7 +113,9 @@ const item = await record('Ports', 80)
 const inserted = await changes.ada.until((c) => c.new?.title === 'Ports', 'insert')
 seen.inserted = [inserted.new.title, inserted.new.importance_score, inserted.new.context_data, inserted.new.id === item]
 orThrow(await inside.rpc('validate_knowledge', { knowledge_id: item }))
-const updated = await changes.ben.until((c) => c.eventType === 'UPDATE', 'update')
+// The worker changes the row as well, when it stores the vector: before, or after.
+const updated = await changes.ben.until(
+  (c) => c.eventType === 'UPDATE' && c.new.validation_status === 'validated', 'update')
 seen.updated = [updated.new.validation_status, updated.old.id === item]
 seen.pushed = (await benHears.until((m) => m.payload?.events?.[0]?.what === 'shared', 'the push')).payload.events[0].knowledge_id === item
 orThrow(await inside.rpc('forget_knowledge', { knowledge_id: item }))

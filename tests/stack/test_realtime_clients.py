@@ -220,7 +220,10 @@ async def test_supabase_py(target: Target, http: httpx.AsyncClient) -> None:
     new = told["record"]
     seen["inserted"] = [new["title"], new["importance_score"], new["context_data"], new["id"] == item]
     await rpc("validate_knowledge", knowledge_id=item)
-    updated = await changes["ben"].until(lambda one: one["type"] == "UPDATE", "update")
+    # The worker changes the row as well, when it stores the vector: before, or after.
+    updated = await changes["ben"].until(
+        lambda one: one["type"] == "UPDATE" and one["record"]["validation_status"] == "validated", "update"
+    )
     seen["updated"] = [updated["record"]["validation_status"], updated["old_record"]["id"] == item]
 
     def is_shared(one: Any) -> bool:
