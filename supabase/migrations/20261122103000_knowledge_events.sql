@@ -342,6 +342,19 @@ create trigger ai_sessions_write_events_deleted after delete on public.ai_sessio
   referencing old table as erased
   for each statement execute function private.note_erased_sessions();
 
+create function private.relationship_owner(source_is_shared boolean, source_owner uuid, target_is_shared boolean, target_owner uuid)
+returns uuid
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Whoever sees a relationship sees both items. Where both are hidden and have two owners, maintainers alone.
+  select case when source_is_shared then case when not target_is_shared then target_owner end
+              when target_is_shared or source_owner = target_owner then source_owner end
+$$;
+comment on function private.relationship_owner(boolean, uuid, boolean, uuid) is 'Which member sees an event about a relationship that is not for all members, beside maintainers; null: none.';
+
 -- definer because nobody writes events directly.
 create function private.note_relationships()
 returns trigger
@@ -352,12 +365,10 @@ as $$
 declare
   v_era integer := private.event_era();
 begin
-  -- Who sees a relationship: whoever sees both items. Where both are hidden and have two owners, maintainers alone.
   insert into public.knowledge_events (era, workspace_id, audience, owner_id, subject, what, subject_id, knowledge_id,
     related_id, session_id, knowledge_type, validation_status)
   select v_era, r.workspace_id, case when a.is_shared and b.is_shared then 'members' else 'owner' end,
-         case when a.is_shared then case when not b.is_shared then b.owner_id end
-              when b.is_shared or a.owner_id = b.owner_id then a.owner_id end,
+         private.relationship_owner(a.is_shared, a.owner_id, b.is_shared, b.owner_id),
          'relationship', 'created', r.id, r.source_knowledge_id, r.target_knowledge_id,
          r.discovered_in_session, r.relationship_type, r.status
     from written r
@@ -387,8 +398,7 @@ begin
   insert into public.knowledge_events (era, workspace_id, audience, owner_id, subject, what, subject_id, knowledge_id,
     related_id, session_id, knowledge_type, validation_status)
   select v_era, new.workspace_id, case when a.is_shared and b.is_shared then 'members' else 'owner' end,
-         case when a.is_shared then case when not b.is_shared then b.owner_id end
-              when b.is_shared or a.owner_id = b.owner_id then a.owner_id end,
+         private.relationship_owner(a.is_shared, a.owner_id, b.is_shared, b.owner_id),
          'relationship', 'updated', new.id, new.source_knowledge_id, new.target_knowledge_id,
          new.discovered_in_session, new.relationship_type, new.status
     from (select k.owner_id, private.is_shared(k.validation_status, k.validated_at) from public.knowledge_items k
@@ -420,8 +430,7 @@ begin
   -- Where it went with one of its items, that item's own event tells.
   insert into public.knowledge_events (era, workspace_id, audience, owner_id, subject, what, subject_id)
   select v_era, e.workspace_id, case when a.is_shared and b.is_shared then 'members' else 'owner' end,
-         case when a.is_shared then case when not b.is_shared then b.owner_id end
-              when b.is_shared or a.owner_id = b.owner_id then a.owner_id end,
+         private.relationship_owner(a.is_shared, a.owner_id, b.is_shared, b.owner_id),
          'relationship', 'gone', e.id
     from erased e
     join public.workspaces w on w.id = e.workspace_id
@@ -673,7 +682,8 @@ as $$ select format('%s events older than 30 days deleted', private.prune_knowle
 comment on function private.maintain_event_log() is 'Task: deletes old events. Run by run_maintenance.';
 
 revoke execute on function
-  private.event_era(), private.is_shared(text, timestamptz), private.note_recorded_items(), private.note_changed_item(),
+  private.event_era(), private.is_shared(text, timestamptz), private.relationship_owner(boolean, uuid, boolean, uuid),
+  private.note_recorded_items(), private.note_changed_item(),
   private.name_record_in_events(), private.empty_events(uuid[]), private.note_erased_items(),
   private.note_started_sessions(), private.note_changed_session(), private.note_erased_sessions(),
   private.note_relationships(), private.note_erased_relationships(),
