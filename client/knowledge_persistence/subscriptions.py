@@ -179,8 +179,10 @@ class Subscription:
     async def _wait(self, seconds: float) -> bool:
         """Wait for a push, no longer than this, and say whether one came."""
         if not self._closing:
+            # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the push.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self._woken.wait()
         return self._woken.is_set()
 
     # -- the push ----------------------------------------------------------------------------------------------

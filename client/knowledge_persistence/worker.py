@@ -289,8 +289,10 @@ class Worker:
                 task.cancel()
 
     async def _pause(self, seconds: float) -> None:
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the stop.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
 
 def _failure(job: EmbeddingJob, error: KnowledgePersistenceError) -> dict[str, JSON]:
