@@ -221,30 +221,7 @@ def verify_token(token: str, secret: str) -> dict[str, object]:
     import jwt  # noqa: PLC0415 - brings the cryptography along, and few need it
 
     try:
-        key: object = secret
-        algorithms = ["HS256"]
-        if secret.lstrip().startswith("{"):
-            header = jwt.get_unverified_header(token)
-            keys = jwt.PyJWKSet.from_json(secret).keys
-            chosen = [one for one in keys if one.key_id == header.get("kid")] or keys
-            if len(chosen) != 1:
-                raise jwt.InvalidTokenError("no key of the set signed it")
-            # The key says its algorithm; the token's word for it is not taken.
-            key = chosen[0].key
-            algorithms = [chosen[0].algorithm_name]
-            if algorithms[0] not in {"HS256", *_ASYMMETRIC}:
-                raise jwt.InvalidTokenError(f"the algorithm {algorithms[0]} is not accepted")
-        claims = cast(
-            "dict[str, object]",
-            jwt.decode(
-                token,
-                cast("str", key),
-                algorithms=algorithms,
-                audience="authenticated",
-                options={"require": ["exp", "sub"]},
-                leeway=5,
-            ),
-        )
+        claims = _decode(token, _candidate_keys(token, secret))
     except (jwt.PyJWTError, ValueError) as error:
         raise AuthenticationError(
             f"the access token is not accepted: {error}", code="PT401", status=401, hint="sign in again"
@@ -255,3 +232,42 @@ def verify_token(token: str, secret: str) -> dict[str, object]:
         )
     to_id(str(claims["sub"]), "user")
     return claims
+
+
+def _candidate_keys(token: str, secret: str) -> list[tuple[object, str]]:
+    """Return the keys that may have signed a token, each with its algorithm."""
+    import jwt  # noqa: PLC0415 - see verify_token
+
+    if not secret.lstrip().startswith("{"):
+        return [(secret, "HS256")]
+    header = jwt.get_unverified_header(token)
+    keys = jwt.PyJWKSet.from_json(secret).keys
+    # A token without a key id may be of any key without one: during a rotation there are two shared secrets.
+    # The key says its algorithm; the token's word for it is not taken.
+    chosen = [one for one in keys if one.key_id == header.get("kid")] or (keys if len(keys) == 1 else [])
+    for one in chosen:
+        if one.algorithm_name not in {"HS256", *_ASYMMETRIC}:
+            raise jwt.InvalidTokenError(f"the algorithm {one.algorithm_name} is not accepted")
+    return [(one.key, one.algorithm_name) for one in chosen]
+
+
+def _decode(token: str, keys: list[tuple[object, str]]) -> dict[str, object]:
+    import jwt  # noqa: PLC0415 - see verify_token
+
+    wrong = jwt.InvalidTokenError("no key of the set signed it")
+    for key, algorithm in keys:
+        try:
+            return cast(
+                "dict[str, object]",
+                jwt.decode(
+                    token,
+                    cast("str", key),
+                    algorithms=[algorithm],
+                    audience="authenticated",
+                    options={"require": ["exp", "sub"]},
+                    leeway=5,
+                ),
+            )
+        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
+            wrong = error
+    raise wrong

@@ -25,7 +25,7 @@ def limits() -> Limits:
 @pytest.fixture
 async def gateway(database: Database, limits: Limits) -> AsyncGenerator[str]:
     """Run a gateway and give its address."""
-    made = Gateway(database.dsn("postgres"), Verifier(PUBLISHABLE, SECRET_KEY, SECRET), limits)
+    made = Gateway(database.dsn("postgres"), Verifier(PUBLISHABLE, SECRET_KEY, lambda: (SECRET,)), limits)
     server = make_server(made, limits)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -5,13 +5,14 @@ alone, for tools and tests.
 """
 
 from .bootstrap import bootstrap_database, create_database
-from .home import Home, StackConfig
+from .home import Home, RetiredSecret, StackConfig
 from .postgres import Cluster
 from .stack import Stack, StackInfo, StackStatus
 
 __all__ = [
     "Cluster",
     "Home",
+    "RetiredSecret",
     "Stack",
     "StackConfig",
     "StackInfo",

@@ -45,7 +45,8 @@ def set_passwords(cluster: Cluster, passwords: dict[str, str]) -> None:
         cluster: a running, bootstrapped cluster.
         passwords: role to password.
     """
-    with cluster.connect() as connection:
+    # All or none: a rotation that breaks off leaves the old ones or the new ones.
+    with cluster.connect() as connection, connection.transaction():
         for role, password in passwords.items():
             verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
             connection.execute(

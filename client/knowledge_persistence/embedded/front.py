@@ -70,6 +70,7 @@ class Front:
             "port": config.origin_port,
             "siteUrl": config.api_url,
             "jwtSecret": config.jwt_secret,
+            "retiredSecrets": [{"secret": one.secret, "until": one.until} for one in config.retired_secrets],
             "publishableKey": config.publishable_key,
             "secretKey": config.secret_key,
             "database": {

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from ..credentials import CredentialStore
@@ -29,6 +29,19 @@ DEFAULT_PORT = 54321
 _CONFIG_VERSION = 1
 
 
+@dataclass(frozen=True, slots=True)
+class RetiredSecret:
+    """A secret that access tokens were signed with before a rotation.
+
+    Attributes:
+        secret: the secret.
+        until: from when on its tokens are refused, in seconds since 1970.
+    """
+
+    secret: str
+    until: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
     """What a stack keeps for its lifetime. Generated once, stored in `stack.json`.
@@ -40,6 +53,8 @@ class StackConfig:
         secret_key: key for trusted services; a request with it is `service_role`.
         jwt_secret: what access tokens are signed with.
         passwords: password of each database role that logs in.
+        retired_secrets: what they were signed with before; each is accepted for some time.
+        next_passwords: passwords that the next start gives the roles; empty when no rotation is under way.
     """
 
     origin_port: int
@@ -48,6 +63,8 @@ class StackConfig:
     secret_key: str
     jwt_secret: str
     passwords: dict[str, str]
+    retired_secrets: tuple[RetiredSecret, ...] = ()
+    next_passwords: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def generate(cls, *, origin_port: int, database_port: int) -> StackConfig:
@@ -58,11 +75,63 @@ class StackConfig:
             publishable_key=_generate_key("sb_publishable_"),
             secret_key=_generate_key("sb_secret_"),
             jwt_secret=secrets.token_hex(32),
-            passwords={
-                role: secrets.token_hex(24)
-                for role in ("supabase_admin", "postgres", "authenticator", "supabase_auth_admin")
-            },
+            passwords=_generate_passwords(),
         )
+
+    def accepted_secrets(self, *, now: float | None = None) -> tuple[str, ...]:
+        """Return what a token may be signed with, the current secret first: the one list that verifiers go by.
+
+        Args:
+            now: seconds since 1970; None: now. Whoever runs for long asks again for each token.
+        """
+        moment = time.time() if now is None else now
+        return (self.jwt_secret, *(one.secret for one in self.retired_secrets if one.until > moment))
+
+    def verification_keys(self, *, now: float | None = None) -> str:
+        """Return the accepted secrets as a JSON Web Key Set, for whoever verifies tokens by one.
+
+        Args:
+            now: see `accepted_secrets`.
+        """
+        keys = [
+            {
+                "kty": "oct",
+                "alg": "HS256",
+                "k": base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode(),
+            }
+            for secret in self.accepted_secrets(now=now)
+        ]
+        return json.dumps({"keys": keys}, separators=(",", ":"))
+
+    def with_new_tokens(self, *, overlap: float) -> StackConfig:
+        """Return the configuration with another secret for tokens.
+
+        Args:
+            overlap: seconds for which tokens of the old one stay good.
+        """
+        now = time.time()
+        retired = (RetiredSecret(self.jwt_secret, now + overlap), *self.retired_secrets)
+        return replace(
+            self,
+            jwt_secret=secrets.token_hex(32),
+            retired_secrets=tuple(one for one in retired if one.until > now),
+        )
+
+    def with_new_keys(self) -> StackConfig:
+        """Return the configuration with other API keys."""
+        return replace(
+            self,
+            publishable_key=_generate_key("sb_publishable_"),
+            secret_key=_generate_key("sb_secret_"),
+        )
+
+    def with_new_passwords(self) -> StackConfig:
+        """Return the configuration with passwords that the next start gives the roles."""
+        return replace(self, next_passwords=_generate_passwords())
+
+    def with_passwords_set(self) -> StackConfig:
+        """Return the configuration with the next passwords as those that hold."""
+        return replace(self, passwords=self.next_passwords, next_passwords={})
 
     @property
     def api_url(self) -> str:
@@ -72,6 +141,13 @@ class StackConfig:
     def database_url(self, role: str = "authenticator") -> str:
         """Return a PostgreSQL URL for one of the roles that log in."""
         return f"postgresql://{role}:{self.passwords[role]}@127.0.0.1:{self.database_port}/postgres"
+
+
+def _generate_passwords() -> dict[str, str]:
+    return {
+        role: secrets.token_hex(24)
+        for role in ("supabase_admin", "postgres", "authenticator", "supabase_auth_admin")
+    }
 
 
 def _generate_key(prefix: str) -> str:
@@ -154,6 +230,13 @@ class Home:
                 secret_key=str(value["secret_key"]),
                 jwt_secret=str(value["jwt_secret"]),
                 passwords={str(role): str(word) for role, word in value["passwords"].items()},
+                retired_secrets=tuple(
+                    RetiredSecret(str(one["secret"]), float(one["until"]))
+                    for one in value.get("retired_secrets", ())
+                ),
+                next_passwords={
+                    str(role): str(word) for role, word in value.get("next_passwords", {}).items()
+                },
             )
         except FileNotFoundError:
             return None

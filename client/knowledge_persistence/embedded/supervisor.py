@@ -37,6 +37,8 @@ from .processes import TERMINATE, ProcessId
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .postgres import Cluster
+
 LOCAL_USER = "me@localhost.local"
 """The user that the first start signs up: whoever works at this machine."""
 
@@ -143,13 +145,7 @@ class Supervisor:
         self._progress("Starting the database")
         self._start(postgres)
         self._check_stop()
-
-        self._progress("Preparing the database")
-        bootstrap_database(cluster)
-        if first:
-            set_passwords(
-                cluster, {role: word for role, word in config.passwords.items() if role != "supabase_admin"}
-            )
+        config, cluster = self._prepare_database(config, cluster, first=first)
         self._check_stop()
 
         self._progress("Starting the Data API")
@@ -182,6 +178,34 @@ class Supervisor:
             self._start(worker)
         self._save_state(ready=True)
         self._report({"event": "ready"})
+
+    def _prepare_database(
+        self, config: StackConfig, cluster: Cluster, *, first: bool
+    ) -> tuple[StackConfig, Cluster]:
+        self._progress("Preparing the database")
+        if config.next_passwords:
+            config = self._finish_password_rotation(config)
+            cluster = self.home.cluster(config)
+        bootstrap_database(cluster)
+        if first:
+            set_passwords(
+                cluster, {role: word for role, word in config.passwords.items() if role != "supabase_admin"}
+            )
+        return config, cluster
+
+    def _finish_password_rotation(self, config: StackConfig) -> StackConfig:
+        # The new passwords are on the disk before any role has them, and the old ones until all have: wherever this
+        # broke off last time, one of the two opens the database.
+        rotated = config.with_passwords_set()
+        cluster = self.home.cluster(config)
+        try:
+            cluster.connect().close()
+        except EmbeddedStackError:
+            cluster = self.home.cluster(rotated)
+        set_passwords(cluster, rotated.passwords)
+        self.home.save_config(rotated)
+        log("the database's roles have new passwords")
+        return rotated
 
     def _configure(self) -> StackConfig:
         config = self.home.load_config()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 import jwt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from ..embedded import StackConfig
 
 _ROLES: Final = frozenset({"anon", "authenticated", "service_role"})
@@ -60,17 +62,19 @@ class Verifier:
     Args:
         publishable_key: with it alone somebody is anon.
         secret_key: its holder is the service.
-        jwt_secret: what access tokens are signed with.
+        accepted_secrets: asked for each token; what it may be signed with.
     """
 
-    def __init__(self, publishable_key: str, secret_key: str, jwt_secret: str) -> None:
+    def __init__(
+        self, publishable_key: str, secret_key: str, accepted_secrets: Callable[[], Sequence[str]]
+    ) -> None:
         self._keys = {publishable_key: "anon", secret_key: "service_role"}
-        self._secret = jwt_secret
+        self._accepted_secrets = accepted_secrets
 
     @classmethod
     def of(cls, config: StackConfig) -> Verifier:
         """Make the verifier of a stack."""
-        return cls(config.publishable_key, config.secret_key, config.jwt_secret)
+        return cls(config.publishable_key, config.secret_key, config.accepted_secrets)
 
     def verify(self, token: str) -> Claims:
         """Verify a key or a token.
@@ -81,20 +85,7 @@ class Verifier:
         for key, role in self._keys.items():
             if hmac.compare_digest(key.encode(), token.encode()):
                 return Claims(json.dumps({"role": role}), role, "", None)
-        try:
-            claims = cast(
-                "dict[str, object]",
-                jwt.decode(
-                    token,
-                    self._secret,
-                    algorithms=["HS256"],
-                    options={"verify_aud": False, "verify_exp": False},
-                ),
-            )
-        except jwt.InvalidSignatureError as error:
-            raise TokenError("JwtSignatureError", "Failed to validate JWT signature") from error
-        except jwt.PyJWTError as error:
-            raise TokenError("MalformedJWT", "The token provided is not a valid JWT") from error
+        claims = self._decode(token)
         role, expires_at = claims.get("role"), claims.get("exp")
         if not isinstance(role, str) or not isinstance(expires_at, (int, float)):
             raise TokenError("InvalidJWTToken", "Fields `role` and `exp` are required in JWT")
@@ -107,3 +98,22 @@ class Verifier:
         return Claims(
             json.dumps(claims, sort_keys=True), role, str(claims.get("sub") or ""), float(expires_at)
         )
+
+    def _decode(self, token: str) -> dict[str, object]:
+        wrong: jwt.InvalidSignatureError | None = None
+        for secret in self._accepted_secrets():
+            try:
+                return cast(
+                    "dict[str, object]",
+                    jwt.decode(
+                        token,
+                        secret,
+                        algorithms=["HS256"],
+                        options={"verify_aud": False, "verify_exp": False},
+                    ),
+                )
+            except jwt.InvalidSignatureError as error:
+                wrong = error
+            except jwt.PyJWTError as error:
+                raise TokenError("MalformedJWT", "The token provided is not a valid JWT") from error
+        raise TokenError("JwtSignatureError", "Failed to validate JWT signature") from wrong

@@ -337,8 +337,38 @@ function same(left, right) {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
+/** Tell whether a token's signature is of this secret. */
+function isSignedWith(parts, secret) {
+  return same(createHmac("sha256", secret).update(`${parts[0]}.${parts[1]}`).digest("base64url"), parts[2]);
+}
+
+/** Return a token that Lite, which knows one secret, verifies: the same, or signed anew where an old secret signed it. */
+function signedForLite(token, config) {
+  const parts = token.split(".");
+  if (isSignedWith(parts, config.jwtSecret)) return token;
+  const header = Buffer.from(JSON.stringify({ alg: "HS256", typ: "JWT" })).toString("base64url");
+  const signature = createHmac("sha256", config.jwtSecret).update(`${header}.${parts[1]}`).digest("base64url");
+  return `${header}.${parts[1]}.${signature}`;
+}
+
+/** Change a header of a request, for those who read it parsed and for those who read it raw. */
+function replaceHeader(request, name, value) {
+  request.headers[name] = value;
+  const { rawHeaders } = request;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i].toLowerCase() === name) rawHeaders[i + 1] = value;
+  }
+}
+
+/** Return what a token may be signed with now. */
+function acceptedSecrets(config) {
+  const now = Date.now() / 1000;
+  const retired = (config.retiredSecrets ?? []).filter((one) => one.until > now);
+  return [config.jwtSecret, ...retired.map((one) => one.secret)];
+}
+
 /** Say why a bearer token is no good, or null. Lite verifies it again; here its role is limited as well. */
-function tokenProblem(token, secret) {
+function tokenProblem(token, secrets) {
   const parts = token.split(".");
   if (parts.length !== 3 || parts.some((part) => part === "")) return ["PGRST301", "Expected 3 parts in JWT"];
   let header;
@@ -350,8 +380,7 @@ function tokenProblem(token, secret) {
     return ["PGRST301", "JWT cryptographic operation failed"];
   }
   if (header?.alg !== "HS256") return ["PGRST301", "No suitable key or wrong key type"];
-  const signature = createHmac("sha256", secret).update(`${parts[0]}.${parts[1]}`).digest("base64url");
-  if (!same(signature, parts[2])) return ["PGRST301", "JWT cryptographic operation failed"];
+  if (!secrets.some((secret) => isSignedWith(parts, secret))) return ["PGRST301", "JWT cryptographic operation failed"];
   const now = Date.now() / 1000;
   if (typeof claims?.exp === "number" && claims.exp <= now) return ["PGRST303", "JWT expired"];
   if (typeof claims?.nbf === "number" && claims.nbf > now + 30) return ["PGRST303", "JWT not yet valid"];
@@ -558,7 +587,7 @@ function makeOrigin(config, app, connection) {
     const bearer = /^Bearer\s+(\S+)\s*$/i.exec(request.headers.authorization ?? "")?.[1];
     const isToken = bearer !== undefined && !bearer.startsWith("sb_");
     if (isToken && !under(pathname, "/realtime/v1")) {
-      const problem = tokenProblem(bearer, config.jwtSecret);
+      const problem = tokenProblem(bearer, acceptedSecrets(config));
       if (problem !== null) {
         request.resume();
         const [code, message] = problem;
@@ -568,6 +597,7 @@ function makeOrigin(config, app, connection) {
         }
         return refuse(response, 401, code, message, null, headers);
       }
+      replaceHeader(request, "authorization", `Bearer ${signedForLite(bearer, config)}`);
     }
 
     if (under(pathname, "/functions/v1")) {
