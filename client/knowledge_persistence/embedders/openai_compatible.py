@@ -33,6 +33,8 @@ class OpenAICompatibleEmbedder(BaseEmbedder):
         api_key: the server's key; may be None for a server of one's own that wants none.
         base_url: the server, such as ``http://127.0.0.1:11434/v1``. None: OpenAI.
         dimensions: ask for vectors of this length (only some models can).
+        expected_dimensions: the length that the model is registered with, where that is known: not asked for, but
+            an answer of another length is refused, also the first.
         name: the name under which the model is registered. None: the model's, with ``@dimensions`` appended
             when a length other than its own was asked for.
         timeout: seconds until a request is given up.
@@ -50,6 +52,7 @@ class OpenAICompatibleEmbedder(BaseEmbedder):
         api_key: str | None = None,
         base_url: str | None = None,
         dimensions: int | None = None,
+        expected_dimensions: int | None = None,
         name: str | None = None,
         timeout: float = 30.0,
         max_retries: int = 4,
@@ -58,7 +61,9 @@ class OpenAICompatibleEmbedder(BaseEmbedder):
         native = NATIVE_DIMENSIONS.get(model)
         if name is None:
             name = model if dimensions in {None, native} else f"{model}@{dimensions}"
-        super().__init__(name=name, dimensions=dimensions or native, cache_size=cache_size)
+        super().__init__(
+            name=name, dimensions=dimensions or native or expected_dimensions, cache_size=cache_size
+        )
         if api_key is None and base_url is None:
             raise ConfigurationError(
                 "the openai embedder needs OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
