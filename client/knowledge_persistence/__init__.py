@@ -40,6 +40,8 @@ from .errors import (
 )
 from .models import (
     JSON,
+    AgentToken,
+    AgentTokenHolder,
     AppliedInsight,
     ArchivedMonth,
     Attempt,
@@ -48,6 +50,7 @@ from .models import (
     Brief,
     BriefEntry,
     ContextualKnowledge,
+    CreatedAgentToken,
     Decision,
     DecisionEvent,
     DecisionStage,
@@ -123,6 +126,8 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "APIError",
+    "AgentToken",
+    "AgentTokenHolder",
     "AnswerJudge",
     "AppliedInsight",
     "ArchivedMonth",
@@ -138,6 +143,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ContextualKnowledge",
+    "CreatedAgentToken",
     "CredentialError",
     "CursorExpiredError",
     "Decision",

@@ -8,6 +8,8 @@
 --   * Present but wrong is an error, never a fallback. Not yours and not there give the same answer.
 --   * A session brings its workspace with it; naming another workspace beside it is an error.
 --   * Empty strings mean absent: a setting that was once set in a connection comes back as '' rather than null.
+--   * A claim kp_workspace binds the request to one workspace, as if the user were a member of no other: that is what
+--     an agent's token is (see agent_tokens). A claim can only take away.
 --
 -- Entry points: private.request_context() for functions, private.my_workspaces() and its kin for policies. Policies
 -- write `workspace_id = any (array(select private.my_workspaces()))`: the array is computed once and the index on
@@ -46,6 +48,19 @@ comment on function private.malformed_context(text) is 'Fails because of a conte
 revoke execute on function private.malformed_context(text) from public;
 grant execute on function private.malformed_context(text) to authenticated, service_role;
 
+create function private.bound_workspace()
+returns uuid
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select nullif(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'kp_workspace', '')::uuid
+$$;
+comment on function private.bound_workspace() is
+  'The one workspace that the caller''s token opens; null for a user''s own sign-in, which opens all of theirs.';
+revoke execute on function private.bound_workspace() from public;
+grant execute on function private.bound_workspace() to authenticated, service_role;
+
 -- definer because it decides about membership and session ownership before the caller may see either table.
 create function private.request_context(out user_id uuid, out workspace_id uuid, out session_id uuid)
 language plpgsql
@@ -60,6 +75,7 @@ declare
   v_workspace uuid;
   v_session uuid;
   v_trusted boolean := private.is_trusted();
+  v_bound uuid := private.bound_workspace();
 begin
   user_id := auth.uid();
   if v_headers is not null then
@@ -77,6 +93,13 @@ begin
       perform private.malformed_context('session');
     end if;
     v_session := v_session_text::uuid;
+  end if;
+  if v_bound is not null then
+    if v_workspace is distinct from v_bound and v_workspace is not null then
+      perform private.fail('PT403', 'the token is bound to another workspace',
+        'leave x-workspace-id out: the token brings its workspace');
+    end if;
+    v_workspace := v_bound;
   end if;
   if v_session is not null then
     select s.id, s.workspace_id into session_id, workspace_id
@@ -124,9 +147,13 @@ rows 10
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_bound uuid := private.bound_workspace();
 begin
   perform private.request_context();  -- a forged context fails every request, also one that would not use it
-  return query select m.workspace_id from public.workspace_members m where m.user_id = auth.uid();
+  return query
+    select m.workspace_id from public.workspace_members m
+     where m.user_id = auth.uid() and (v_bound is null or m.workspace_id = v_bound);
 end
 $$;
 comment on function private.my_workspaces() is
@@ -143,9 +170,12 @@ rows 10
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_bound uuid := private.bound_workspace();
 begin
   return query
-    select m.workspace_id from public.workspace_members m where m.user_id = auth.uid() and m.role = any (roles);
+    select m.workspace_id from public.workspace_members m
+     where m.user_id = auth.uid() and m.role = any (roles) and (v_bound is null or m.workspace_id = v_bound);
 end
 $$;
 comment on function private.my_workspaces_as(text[]) is

@@ -227,6 +227,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_bound uuid := private.bound_workspace();
   v_user uuid := auth.uid();
   v_trusted boolean := private.is_trusted();
   v_session uuid := private.current_session();
@@ -241,7 +242,9 @@ begin
     return;
   end if;
   select m.role into v_role
-    from public.workspace_members m where m.workspace_id = v_item.workspace_id and m.user_id = v_user;
+    from public.workspace_members m
+   where m.workspace_id = v_item.workspace_id and m.user_id = v_user
+     and (v_bound is null or m.workspace_id = v_bound);
   is_visible := v_trusted or (v_role is not null and (
     v_item.validation_status in ('validated', 'needs_update')
     or (v_item.validation_status = 'deprecated' and v_item.validated_at is not null)

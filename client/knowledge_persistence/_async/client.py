@@ -28,6 +28,7 @@ from knowledge_persistence.settings import Settings
 from .core import AsyncCore
 from .memory import AsyncMemory
 from .session import AsyncSessionHandle
+from .tokens import AsyncTokenMethods
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from .transport import AsyncTransport
 
 
-class AsyncKnowledgeClient(AsyncMemory):
+class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
     """A memory: record what was learned, get it back when it is wanted.
 
     Make one with `connect_async`, and use it with ``async with``, or close it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from asyncio import CancelledError
+from copy import copy
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from knowledge_persistence._values import JsonArgument, Row, VectorArgument
-from knowledge_persistence._waiting import async_cancellations
+from knowledge_persistence._waiting import AsyncLock, async_cancellations
 from knowledge_persistence.errors import (
     APIError,
     AuthenticationError,
@@ -93,42 +94,68 @@ class AsyncDirectTransport:
         self._dsn = make_conninfo(dsn, **options)
         self._prepare = str(given.get("port")) != _TRANSACTION_POOLER_PORT
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
+        self._timeout = str(int(timeout * 1000))
+        self._pool_size = pool_size
+        self._connect_timeout = timeout
+        self._opening = AsyncLock()
+        self._pool: AsyncConnectionPool[AsyncConnection[Row]] | None = None
+        self._lender: AsyncDirectTransport | None = None
+        self._state(role, claims)
+
+    def _state(self, role: str, claims: Mapping[str, object]) -> None:
         self._role = role
         self._claims = claims
         self._claims_text = json.dumps({**claims, "role": role})
         self._subject = str(claims.get("sub") or "")
-        self._timeout = str(int(timeout * 1000))
-        self._pool_size = pool_size
-        self._connect_timeout = timeout
-        self._pool: AsyncConnectionPool[AsyncConnection[Row]] | None = None
+
+    def acting_as(self, role: str, claims: Mapping[str, object]) -> AsyncDirectTransport:
+        """Return a transport for somebody else over the same connections; closing it closes none of them.
+
+        For a server that takes the requests of many.
+
+        Args:
+            role: authenticated or service_role.
+            claims: as for a transport of one's own: verified by the caller.
+        """
+        other = copy(self)
+        other._lender = self._lender or self  # noqa: SLF001 - a copy of this
+        other._state(role, claims)  # noqa: SLF001 - likewise
+        return other
 
     async def open(self) -> None:
         """Connect, so that a wrong URL or password shows now."""
         await self._opened()
 
     async def _opened(self) -> AsyncConnectionPool[AsyncConnection[Row]]:
+        if self._lender is not None:
+            return await self._lender._opened()  # noqa: SLF001 - what this is a copy of
         if self._pool is None:
-            await self._try_connect()
-            pool = AsyncConnectionPool[AsyncConnection[Row]](
-                self._dsn,
-                connection_class=AsyncConnection[Row],
-                kwargs={"autocommit": True, "row_factory": dict_row},
-                configure=self._configure,
-                check=_check,
-                min_size=1,
-                max_size=self._pool_size,
-                # A database that restarts is back in seconds; whoever asks meanwhile waits for it.
-                timeout=min(self._connect_timeout, 10.0),
-                open=False,
-                name="knowledge-persistence",
-            )
-            await pool.open()
-            self._pool = pool
+            async with self._opening:
+                if self._pool is None:
+                    self._pool = await self._open_pool()
         return self._pool
 
+    async def _open_pool(self) -> AsyncConnectionPool[AsyncConnection[Row]]:
+        await self._try_connect()
+        pool = AsyncConnectionPool[AsyncConnection[Row]](
+            self._dsn,
+            connection_class=AsyncConnection[Row],
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            configure=self._configure,
+            check=_check,
+            min_size=1,
+            max_size=self._pool_size,
+            # A database that restarts is back in seconds; whoever asks meanwhile waits for it.
+            timeout=min(self._connect_timeout, 10.0),
+            open=False,
+            name="knowledge-persistence",
+        )
+        await pool.open()
+        return pool
+
     async def close(self) -> None:
-        """Close the connections."""
-        if self._pool is not None:
+        """Close the connections, unless they are another's."""
+        if self._pool is not None and self._lender is None:
             pool, self._pool = self._pool, None
             await pool.close()
 

@@ -29,6 +29,7 @@ from knowledge_persistence.settings import Settings
 from .core import Core
 from .memory import Memory
 from .session import SessionHandle
+from .tokens import TokenMethods
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 
-class KnowledgeClient(Memory):
+class KnowledgeClient(Memory, TokenMethods):
     """A memory: record what was learned, get it back when it is wanted.
 
     Make one with `connect`, and use it with ``with``, or close it.

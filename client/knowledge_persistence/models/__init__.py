@@ -92,9 +92,12 @@ from .specialised import (
     RecordedInteractionPattern,
     SuggestedCommand,
 )
+from .tokens import AgentToken, AgentTokenHolder, CreatedAgentToken
 
 __all__ = [
     "JSON",
+    "AgentToken",
+    "AgentTokenHolder",
     "AppliedInsight",
     "ArchivedMonth",
     "Attempt",
@@ -105,6 +108,7 @@ __all__ = [
     "BriefEntry",
     "BriefSection",
     "ContextualKnowledge",
+    "CreatedAgentToken",
     "Decision",
     "DecisionEvent",
     "DecisionStage",
