@@ -145,6 +145,10 @@ ENV_FAULTS = {
     "a key of the wrong length": ({"REALTIME_DB_ENC_KEY": "short"}, "is not 16 characters long"),
     "a mistyped key": ({"SUPABASE_SECRET_KEY": "sb_secret_" + "a" * 22 + "_AAAAAAAA"}, "checksum is wrong"),
     "no key set": ({"JWT_JWKS": "{}"}, "JWT_JWKS is no key set"),
+    "an overlap that nobody ended": (
+        {"JWT_SECRET": "0" * 64},
+        "tokens of 1 keys that were rotated away are still accepted",
+    ),
     "ports in the open": ({"BIND_ADDRESS": "0.0.0.0"}, "the ports are bound to 0.0.0.0"),  # noqa: S104
 }
 

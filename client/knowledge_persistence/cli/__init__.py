@@ -36,12 +36,15 @@ _MODULES: Final = {
     "history": ("history", "supersede", "forget", "duplicates"),
     "audit": ("audit",),
     "session": ("session",),
-    "watch": ("watch",),
+    "watch": ("watch", "who"),
     "workspace": ("workspace",),
     "account": ("login", "logout", "whoami"),
+    "mcp": ("mcp",),
     "worker": ("worker", "maintain", "model"),
     "backup": ("backup", "restore"),
     "doctor": ("doctor",),
+    "install": ("install", "uninstall"),
+    "rotation": ("rotate-keys",),
 }
 
 

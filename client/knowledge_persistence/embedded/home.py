@@ -117,6 +117,10 @@ class StackConfig:
             retired_secrets=tuple(one for one in retired if one.until > now),
         )
 
+    def without_retired_secrets(self) -> StackConfig:
+        """Return the configuration in which tokens of the current secret alone are good."""
+        return replace(self, retired_secrets=())
+
     def with_new_keys(self) -> StackConfig:
         """Return the configuration with other API keys."""
         return replace(

@@ -20,6 +20,7 @@ import psycopg
 from ..migrations import read_migrations
 from ..resources import migrations_dir
 from .keys import is_opaque_key
+from .rotation import retired_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -413,3 +414,11 @@ def _forms(values: Mapping[str, str]) -> Iterator[Finding]:
         sound = False
     if not sound:
         yield wrong("JWT_JWKS is no key set: no token verifies", "take it from the backup")
+    retired = retired_keys(values)
+    if retired:
+        yield Finding(
+            "secrets",
+            Severity.warning,
+            f"tokens of {retired} keys that were rotated away are still accepted",
+            "scripts/rotate-keys --finish, then docker compose up --detach",
+        )
