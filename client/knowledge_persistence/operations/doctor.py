@@ -368,7 +368,7 @@ def examine_env_file(path: Path, values: Mapping[str, str], required: set[str]) 
         values: what is in it.
         required: names of the variables that compose requires.
     """
-    findings = list(_forms(values))
+    findings = [*_forms(values), *_overlap(values)]
 
     def add(check: str, severity: Severity, message: str, advice: str) -> None:
         findings.append(Finding(check, severity, message, advice))
@@ -414,6 +414,9 @@ def _forms(values: Mapping[str, str]) -> Iterator[Finding]:
         sound = False
     if not sound:
         yield wrong("JWT_JWKS is no key set: no token verifies", "take it from the backup")
+
+
+def _overlap(values: Mapping[str, str]) -> Iterator[Finding]:
     retired = retired_keys(values)
     if retired:
         yield Finding(

@@ -257,6 +257,8 @@ def retired_keys(values: Mapping[str, str]) -> int:
     Args:
         values: of the file.
     """
+    if not values.get("JWT_SECRET"):
+        return 0
     try:
         signing = json.loads(values["JWT_KEYS"])[0]
         accepted = json.loads(values["JWT_JWKS"])["keys"]
