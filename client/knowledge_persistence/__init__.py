@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     from ._sync.session import SessionHandle
     from .embedders import Embedder, make_embedder
     from .judges import AnswerJudge, make_judge
+    from .presence import Presence, PresentAgent
     from .settings import Settings
     from .subscriptions import Subscription
 
@@ -187,6 +188,8 @@ __all__ = [
     "NotRunningError",
     "PatternExample",
     "PermissionDeniedError",
+    "Presence",
+    "PresentAgent",
     "ProposedRelationship",
     "RateLimitError",
     "RatedKnowledge",
@@ -239,6 +242,8 @@ _LAZY = {
     "KnowledgeClient": "._sync.client",
     "SessionHandle": "._sync.session",
     "Settings": ".settings",
+    "Presence": ".presence",
+    "PresentAgent": ".presence",
     "Subscription": ".subscriptions",
     "connect": "._sync.client",
     "connect_async": "._async.client",

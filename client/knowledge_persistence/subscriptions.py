@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from typing import TYPE_CHECKING, Final, cast
 
 from ._async.http import AsyncHttpTransport
-from .errors import KnowledgePersistenceError, RateLimitError, ServerError, TransportError
+from ._channels import RETRY, WorkspaceChannels, jittered
+from .errors import RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from types import AsyncGeneratorType, TracebackType
     from typing import Self
 
-    from realtime import AsyncRealtimeClient
+    from realtime import AsyncRealtimeChannel
 
     from ._async.client import AsyncKnowledgeClient
     from .models import KnowledgeEvent
@@ -34,11 +34,8 @@ _UNPUSHED_POLL: Final = 1.0
 _DIRECT_POLL: Final = 0.25
 #: Seconds after a push at which to look again: an event is handed out once no earlier transaction runs any more.
 _LOOK_AGAIN: Final = (0.03, 0.1, 0.3, 1.0, 2.5)
-#: Seconds before the first, second, … attempt after a failure.
-_RETRY: Final = (0.1, 0.3, 1.0, 2.0, 5.0)
 #: Seconds after which an idle subscription moves its cursor on, so that it does not grow too old.
 _ADVANCE: Final = 300.0
-_JOIN_SECONDS: Final = 10.0
 
 
 class Subscription:
@@ -71,7 +68,6 @@ class Subscription:
         self._woken = asyncio.Event()
         self._hinted: int | None = None
         self._pushed = False
-        self._lost = False
         self._closing = False
         self._advanced_at = time.monotonic()
         self._events: AsyncGeneratorType[KnowledgeEvent, None] | None = None
@@ -117,12 +113,7 @@ class Subscription:
 
     async def _follow(self) -> AsyncGenerator[KnowledgeEvent]:
         await self.start()
-        transport = self._client.core.transport
-        push = (
-            asyncio.create_task(self._listen(transport))
-            if isinstance(transport, AsyncHttpTransport)
-            else None
-        )
+        push = self._start_push()
         failures = 0
         looks = iter(_LOOK_AGAIN)
         try:
@@ -133,9 +124,8 @@ class Subscription:
                     page = await self._look()
                 except (TransportError, ServerError, RateLimitError) as error:
                     log.info("%s; looking again", error)
-                    delay = _RETRY[min(failures, len(_RETRY) - 1)]
+                    await asyncio.sleep(jittered(RETRY[min(failures, len(RETRY) - 1)]))
                     failures += 1
-                    await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
                     continue
                 failures = 0
                 for event in page:
@@ -187,57 +177,16 @@ class Subscription:
 
     # -- the push ----------------------------------------------------------------------------------------------
 
-    async def _listen(self, transport: AsyncHttpTransport) -> None:
-        failures = 0
-        while True:
-            began = time.monotonic()
-            try:
-                await self._listen_once(transport)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the push is a hint: whatever it fails with, the log is read
-                log.info("no push: %s: %s", type(error).__name__, error)
-            self._pushed = False
-            self._woken.set()
-            failures = 0 if time.monotonic() - began > _RETRY[-1] else failures + 1
-            await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)] * random.uniform(0.8, 1.2))  # noqa: S311
-
-    async def _listen_once(self, transport: AsyncHttpTransport) -> None:
-        from realtime import AsyncRealtimeClient  # noqa: PLC0415 - slow to import
-
-        token = await self._token(transport)
-        context = await self._client.core.context()
-        workspaces = (
-            [context.workspace]
-            if context.workspace is not None
-            else [workspace.workspace_id for workspace in await self._client.workspaces()]
+    def _start_push(self) -> asyncio.Task[None] | None:
+        transport = self._client.core.transport
+        if not isinstance(transport, AsyncHttpTransport):
+            return None
+        channels = WorkspaceChannels(
+            self._client, transport, prepare=self._prepare, joined=self._arrive, parted=self._part
         )
-        realtime = AsyncRealtimeClient(
-            f"{transport.url}/realtime/v1", transport.api_key, auto_reconnect=False, max_retries=1
-        )
-        try:
-            async with asyncio.timeout(_JOIN_SECONDS):
-                await realtime.connect()
-                await realtime.set_auth(token)
-                joined = [asyncio.Event() for _ in workspaces]
-                for workspace, event in zip(workspaces, joined, strict=True):
-                    await self._join(realtime, f"workspace:{workspace}", event)
-                for event in joined:
-                    await event.wait()
-            self._pushed = True
-            self._woken.set()  # what happened before the join was heard by nobody
-            while realtime.is_connected and not self._lost:
-                await asyncio.sleep(1)
-                fresh = await self._token(transport)
-                if fresh != token:
-                    token = fresh
-                    await realtime.set_auth(token)
-        finally:
-            self._lost = False
-            with contextlib.suppress(Exception):
-                await realtime.close()
+        return asyncio.create_task(channels.hold())
 
-    async def _join(self, realtime: AsyncRealtimeClient, topic: str, joined: asyncio.Event) -> None:
+    def _prepare(self, channel: AsyncRealtimeChannel) -> None:
         def heard(message: object) -> None:
             payload = cast("dict[str, dict[str, object]]", message).get("payload", {})
             last = payload.get("last_event")
@@ -245,31 +194,12 @@ class Subscription:
                 self._hinted = last
             self._woken.set()
 
-        def changed(state: object, error: Exception | None) -> None:
-            if str(getattr(state, "value", state)) == "SUBSCRIBED":
-                joined.set()
-            else:
-                log.info("the channel %s is %s: %s", topic, state, error)
-                self._lost = True
-
-        channel = realtime.channel(
-            topic,
-            {
-                "config": {
-                    "private": True,
-                    "broadcast": {"ack": False, "self": False},
-                    "presence": {"key": "", "enabled": False},
-                }
-            },
-        )
         channel.on_broadcast("knowledge_event", heard)
-        await channel.subscribe(changed)
 
-    @staticmethod
-    async def _token(transport: AsyncHttpTransport) -> str:
-        if transport.sign_in is None:
-            return transport.api_key
-        try:
-            return await transport.sign_in.token()
-        except KnowledgePersistenceError as error:
-            raise TransportError(f"no token for the push: {error}") from error
+    async def _arrive(self, _: list[AsyncRealtimeChannel]) -> None:
+        self._pushed = True
+        self._woken.set()  # what happened before the join was heard by nobody
+
+    def _part(self) -> None:
+        self._pushed = False
+        self._woken.set()

@@ -44,7 +44,7 @@ def test_importing_loads_nothing_slow(code: str) -> None:
 
 
 # Following events is for those who can wait: it has no synchronous form.
-ASYNC_ONLY = {"subscribe"}
+ASYNC_ONLY = {"subscribe", "presence"}
 
 
 @pytest.mark.parametrize(

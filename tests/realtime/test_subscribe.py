@@ -17,11 +17,15 @@ import pytest
 from databases import short_directory
 from knowledge_persistence import (
     AsyncKnowledgeClient,
+    ConfigurationError,
     CursorExpiredError,
     KnowledgeEvent,
+    Presence,
+    PresentAgent,
     Subscription,
     connect_async,
 )
+from knowledge_persistence._async.http import AsyncHttpTransport
 from knowledge_persistence._sync.http import HttpTransport
 from knowledge_persistence.credentials import Credential
 from knowledge_persistence.settings import Settings
@@ -202,6 +206,52 @@ def test_the_command_follows(stack: RunningStack) -> None:
     shown = kp("watch", "--since", "0", "--limit", "1")
     assert shown.returncode == 0, shown.stderr
     assert "Watching from event 0" in shown.stderr
+    assert kp("who").returncode == 0
     expired = kp("watch", "--since", str(10**9))
     assert expired.returncode == 1
     assert "not in the log any more" in expired.stderr
+
+
+async def test_who_is_here_sees_and_is_seen_through_a_kill(
+    team: tuple[AsyncKnowledgeClient, AsyncKnowledgeClient], stack: RunningStack, enter: Enter
+) -> None:
+    ana, ben = team
+    if not isinstance(ana.core.transport, AsyncHttpTransport):
+        with pytest.raises(ConfigurationError):
+            await ana.presence().__aenter__()
+        return
+
+    async def until(present: Presence, names: list[str]) -> tuple[PresentAgent, ...]:
+        async with asyncio.timeout(60):
+            async for agents in present:
+                if sorted(agent.name or "" for agent in agents) == names:
+                    return agents
+        raise AssertionError  # it never ends by itself
+
+    mallory = sign_up(stack, "mallory")
+    async with enter(mallory) as stranger:
+        await stranger.remember("The first item makes a workspace to be in.")
+    async with (
+        enter(mallory) as stranger,
+        stranger.presence(name="mallory") as elsewhere,
+        ana.presence(name="ana", project="atlas", doing="writes") as seen_by_ana,
+    ):
+        session_id = uuid4()
+        async with ben.presence(name="ben", session_id=session_id) as seen_by_ben:
+            both = await until(seen_by_ben, ["ana", "ben"])
+            assert {(agent.name, agent.user_id) for agent in both} == {
+                ("ana", (await ana.whoami()).user_id),
+                ("ben", (await ben.whoami()).user_id),
+            }
+            assert {agent.session_id for agent in both} == {None, session_id}
+            # Ana asked for her project alone.
+            [alone] = await until(seen_by_ana, ["ana"])
+            assert (alone.project, alone.doing) == ("atlas", "writes")
+            os.kill(stack.pid("realtime"), signal.SIGKILL)
+            async with asyncio.timeout(60):
+                while seen_by_ben.agents:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            await until(seen_by_ben, ["ana", "ben"])
+        async with ben.presence(show=False) as looking:
+            await until(looking, ["ana"])
+        assert [agent.name for agent in await until(elsewhere, ["mallory"])] == ["mallory"]

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from knowledge_persistence.models import JSON, Identity, JSONObject, WorkspaceRole
 
     # async only: begin
+    from knowledge_persistence.presence import Presence
     from knowledge_persistence.subscriptions import Subscription
 
     # async only: end
@@ -132,6 +133,40 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
         from knowledge_persistence.subscriptions import Subscription  # noqa: PLC0415 - it imports this module
 
         return Subscription(self, project=project, types=types, after=after)
+
+    def presence(
+        self,
+        *,
+        project: str | None = None,
+        name: str | None = None,
+        doing: str | None = None,
+        session_id: UUID | None = None,
+        show: bool = True,
+    ) -> Presence:
+        """Show who is here, and be seen: ``async with client.presence(name="reviewer") as present``.
+
+        Args:
+            project: the project that one works on: only those who do as well are listed; None: everybody is.
+            name: what to call oneself.
+            doing: what one is doing.
+            session_id: the session that one works in; None: the client's.
+            show: be seen; False: only look.
+
+        Raises:
+            ConfigurationError: on entry: the client speaks with a database, not with a deployment.
+        """
+        from datetime import UTC, datetime  # noqa: PLC0415 - the synchronous client has no use for it
+
+        from knowledge_persistence.presence import Presence, PresentAgent  # noqa: PLC0415 - it imports this module
+
+        shown = PresentAgent(
+            since=datetime.now(UTC),
+            name=name,
+            project=project or self._project,
+            doing=doing,
+            session_id=session_id,
+        )
+        return Presence(self, shown=shown if show else None, project=project)
 
     # async only: end
 
@@ -530,6 +565,7 @@ def connect_async(
     user_id: UUID | str | None = None,
     jwt_secret: str | None = None,
     service_role: bool = False,
+    replica_url: str | None = None,
     workspace: UUID | str | None = None,
     session: UUID | str | None = None,
     project: str | None = None,
@@ -552,6 +588,7 @@ def connect_async(
         user_id: whom a direct connection acts for. Its holder is trusted: nothing verifies it.
         jwt_secret: verifies access_token on a direct connection: the shared secret, or a JSON Web Key Set.
         service_role: act as the service, not as a user.
+        replica_url: PostgreSQL URL of a read replica that takes what only reads (direct connections only).
         workspace: the workspace to work in, by id or name; None: the session's, else the user's own.
         session: the session to work in, by id or identifier (which starts or resumes it).
         project: the project context of what is recorded.
@@ -576,6 +613,7 @@ def connect_async(
         user_id=user_id,
         jwt_secret=jwt_secret,
         service_role=service_role,
+        replica_url=replica_url,
     )
     return AsyncKnowledgeClient(
         make_transport(target, timeout=timeout),
@@ -596,7 +634,16 @@ def make_transport(target: Target, *, timeout: float = 30.0) -> AsyncTransport:
     if isinstance(target, DirectTarget):
         from .direct import AsyncDirectTransport  # noqa: PLC0415
 
-        return AsyncDirectTransport(target.dsn, role=target.role, claims=target.claims, timeout=timeout)
+        primary = AsyncDirectTransport(target.dsn, role=target.role, claims=target.claims, timeout=timeout)
+        if target.replica_dsn is None:
+            return primary
+        from .replica import AsyncReplicaTransport  # noqa: PLC0415
+
+        # Waiting for a replica helps nobody: there is the primary.
+        replica = AsyncDirectTransport(
+            target.replica_dsn, role=target.role, claims=target.claims, timeout=timeout, patience=2.0
+        )
+        return AsyncReplicaTransport(primary, replica)
     from .http import AsyncHttpTransport  # noqa: PLC0415
 
     return AsyncHttpTransport(

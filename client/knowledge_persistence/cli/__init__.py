@@ -44,6 +44,7 @@ _MODULES: Final = {
     "backup": ("backup", "restore"),
     "doctor": ("doctor",),
     "install": ("install", "uninstall"),
+    "hook": ("hook",),
     "rotation": ("rotate-keys",),
 }
 

@@ -1,4 +1,4 @@
-"""`kp watch`: what happens, as it happens."""
+"""`kp watch` and `kp who`: what happens, as it happens, and who is here."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from .connection import UrlOption, WorkspaceOption, load_settings
 from .output import JsonOption, clean, emit_json, err, out
 
 if TYPE_CHECKING:
-    from knowledge_persistence import AsyncKnowledgeClient, KnowledgeEvent
+    from collections.abc import Sequence
+
+    from knowledge_persistence import AsyncKnowledgeClient, KnowledgeEvent, PresentAgent
 
 _STYLES = {"created": "cyan", "updated": "yellow", "shared": "green", "gone": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
+    """Add the commands to an application."""
     app.command("watch", rich_help_panel="Knowledge")(watch)
+    app.command("who", rich_help_panel="Knowledge")(who)
 
 
 def watch(
@@ -97,3 +101,66 @@ async def _line(client: AsyncKnowledgeClient, event: KnowledgeEvent) -> Text:
         line.append(f"  [{clean(event.project_context)}]", style="dim")
     line.append(f"  #{event.event_id}", style="dim")
     return line
+
+
+def who(
+    *,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="Only who works on this.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show each change, until interrupted.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Be seen under this name, for as long as the command runs.")
+    ] = None,
+    doing: Annotated[str | None, typer.Option(help="What to be seen doing.")] = None,
+    url: UrlOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who works here just now: the agents and people that show themselves in the workspace."""
+    asyncio.run(_who(project, name, doing, url, workspace, follow=follow, as_json=as_json))
+
+
+async def _who(
+    project: str | None,
+    name: str | None,
+    doing: str | None,
+    url: str | None,
+    workspace: str | None,
+    *,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    from knowledge_persistence import TransportError, connect_async  # noqa: PLC0415
+
+    async with (
+        connect_async(workspace=workspace, settings=load_settings(url), embedder=None) as client,
+        client.presence(project=project, name=name, doing=doing, show=bool(name or doing)) as present,
+    ):
+        if not await present.wait():
+            raise TransportError("Realtime doesn't answer: who is here can't be told")
+        async for agents in present:
+            if as_json:
+                emit_json(agents)
+            else:
+                _show_agents(agents)
+            if not follow:
+                return
+
+
+def _show_agents(agents: Sequence[PresentAgent]) -> None:
+    if not agents:
+        err.print("Nobody shows themselves just now.", style="dim")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("since", "who", "project", "doing", "session"):
+        table.add_column(column, style="dim" if column == "since" else "")
+    for agent in agents:
+        table.add_row(
+            agent.since.astimezone().strftime("%H:%M:%S"),
+            clean(agent.name or str(agent.user_id or "")),
+            clean(agent.project or ""),
+            clean(agent.doing or ""),
+            str(agent.session_id or ""),
+        )
+    out.print(table)
