@@ -35,6 +35,7 @@ from .errors import (
     NotRunningError,
     PermissionDeniedError,
     RateLimitError,
+    ReadOnlyError,
     ServerError,
     TransportError,
 )
@@ -192,6 +193,7 @@ __all__ = [
     "PresentAgent",
     "ProposedRelationship",
     "RateLimitError",
+    "ReadOnlyError",
     "RatedKnowledge",
     "RecalledKnowledge",
     "RecordedCommand",

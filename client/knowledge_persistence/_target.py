@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -41,6 +41,7 @@ class DirectTarget:
     dsn: str = field(repr=False)
     role: str
     claims: Mapping[str, object]
+    replica_dsn: str | None = field(default=None, repr=False)
 
 
 Target: TypeAlias = "HttpTarget | DirectTarget"
@@ -95,6 +96,7 @@ def resolve_target(
     user_id: UUID | str | None = None,
     jwt_secret: str | None = None,
     service_role: bool = False,
+    replica_url: str | None = None,
 ) -> Target:
     """Decide where to connect and as whom; see `connect`.
 
@@ -123,9 +125,12 @@ def resolve_target(
         # An identity that was passed is not mixed with another from the environment.
         if user_id is None and access_token is None:
             user_id, access_token = settings.user_id, settings.access_token
-        return _direct(
+        target = _direct(
             url, user_id, access_token, jwt_secret or settings.jwt_secret, service_role=service_role
         )
+        return replace(target, replica_dsn=_replica(replica_url or settings.replica_url))
+    if replica_url is not None:
+        raise ConfigurationError("replica_url is for direct connections: the Data API has its own database")
     if scheme not in {"http", "https"}:
         raise ConfigurationError(f"{url!r} is neither http(s):// nor postgresql://")
     if user_id is not None:
@@ -144,6 +149,12 @@ def resolve_target(
             password=password,
         ),
     )
+
+
+def _replica(url: str | None) -> str | None:
+    if url is not None and urlsplit(url).scheme not in {"postgresql", "postgres"}:
+        raise ConfigurationError("the replica's URL is not postgresql://")
+    return url
 
 
 def _http(settings: Settings, url: str, embedded: EmbeddedStack | None, asked: HttpTarget) -> HttpTarget:

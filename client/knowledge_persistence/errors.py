@@ -112,6 +112,10 @@ class CredentialError(APIError):
     """PT451: the text looks like it holds a credential."""
 
 
+class ReadOnlyError(APIError):
+    """25006: the database takes no writes, as a read replica does."""
+
+
 class RateLimitError(APIError):
     """PT429: too many requests; try again later."""
 
@@ -131,6 +135,7 @@ _BY_SQLSTATE: dict[str, type[APIError]] = {
     "PT429": RateLimitError,
     "PT451": CredentialError,
     # PostgreSQL's own, as PostgREST maps them.
+    "25006": ReadOnlyError,
     "42501": PermissionDeniedError,
     "23505": ConflictError,
     "23503": ConflictError,
@@ -164,7 +169,9 @@ _BY_STATUS: dict[int, type[APIError]] = {
     451: CredentialError,
 }
 
-_STATUS_OF: dict[type[APIError], int] = {kind: status for status, kind in _BY_STATUS.items()}
+_STATUS_OF: dict[type[APIError], int] = {kind: status for status, kind in _BY_STATUS.items()} | {
+    ReadOnlyError: 405
+}
 
 
 def error_from_sqlstate(
@@ -188,6 +195,11 @@ def error_from_sqlstate(
     if code in _NOT_MIGRATED:
         kind, status = ServerError, 500
         hint = hint or "is the schema there, and up to date? `kp migrate` applies it"
+    if kind is ReadOnlyError:
+        hint = (
+            hint
+            or "a read replica takes no writes: connect to the primary, and name the replica as replica_url"
+        )
     if kind is None and status is not None:
         kind = _BY_STATUS.get(status)
     if kind is None:

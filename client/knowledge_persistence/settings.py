@@ -43,6 +43,7 @@ class Settings:
         jwt_secret: what access tokens are verified with on a direct connection (`KP_JWT_SECRET`): the shared
             secret, or a JSON Web Key Set.
         database_url: a PostgreSQL URL for `kp migrate` and operations (`KP_DATABASE_URL`).
+        replica_url: a PostgreSQL URL of a read replica, for direct connections (`KP_REPLICA_URL`).
         workspace: workspace id to work in (`KP_WORKSPACE`).
         project: project context for sessions and records (`KP_PROJECT`).
         session: session identifier to work in (`KP_SESSION`).
@@ -52,6 +53,7 @@ class Settings:
             (`KP_EMBEDDING_DIMENSIONS`).
         embedding_model_path: an ONNX file to use instead of the packaged one (`KP_EMBEDDING_MODEL_PATH`).
         chat_model: what answers and judges validation tests (`KP_CHAT_MODEL`); it is sent what memory holds.
+        edge_requests_per_minute: what one user may ask of the edge functions (`KP_EDGE_REQUESTS_PER_MINUTE`).
         openai_api_key: `OPENAI_API_KEY`.
         openai_base_url: `OPENAI_BASE_URL`.
     """
@@ -63,6 +65,7 @@ class Settings:
     user_id: str | None = None
     jwt_secret: str | None = None
     database_url: str | None = None
+    replica_url: str | None = None
     workspace: str | None = None
     project: str | None = None
     session: str | None = None
@@ -71,6 +74,7 @@ class Settings:
     embedding_dimensions: int | None = None
     embedding_model_path: Path | None = None
     chat_model: str | None = None
+    edge_requests_per_minute: int | None = None
     openai_api_key: str | None = None
     openai_base_url: str | None = None
 
@@ -103,6 +107,7 @@ class Settings:
             user_id=get("KP_USER_ID"),
             jwt_secret=get("KP_JWT_SECRET"),
             database_url=get("KP_DATABASE_URL"),
+            replica_url=get("KP_REPLICA_URL"),
             workspace=get("KP_WORKSPACE"),
             project=get("KP_PROJECT"),
             session=get("KP_SESSION"),
@@ -111,6 +116,9 @@ class Settings:
             embedding_dimensions=_positive("KP_EMBEDDING_DIMENSIONS", get("KP_EMBEDDING_DIMENSIONS")),
             embedding_model_path=Path(model_path).expanduser() if model_path else None,
             chat_model=get("KP_CHAT_MODEL"),
+            edge_requests_per_minute=_positive(
+                "KP_EDGE_REQUESTS_PER_MINUTE", get("KP_EDGE_REQUESTS_PER_MINUTE")
+            ),
             openai_api_key=get("OPENAI_API_KEY"),
             openai_base_url=get("OPENAI_BASE_URL"),
         )

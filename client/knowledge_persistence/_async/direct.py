@@ -25,7 +25,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from knowledge_persistence._values import JsonArgument, Row, VectorArgument
+from knowledge_persistence._values import JsonArgument, RequestContext, Row, VectorArgument
 from knowledge_persistence._waiting import AsyncLock, async_cancellations
 from knowledge_persistence.errors import (
     APIError,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import Params, QueryNoTemplate
 
-    from knowledge_persistence._values import Argument, CallMode, RequestContext, Scalar
+    from knowledge_persistence._values import Argument, CallMode, Scalar
 
 _SETUP: Final = """
 select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
@@ -53,6 +53,12 @@ select t.oid, t.typarray from pg_catalog.pg_type t
   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype
   = 'e' join pg_catalog.pg_extension e on e.oid = d.refobjid and e.extname = 'vector'
  where t.typname = 'vector'
+"""
+_LOG_POSITION: Final = "select pg_catalog.pg_current_wal_insert_lsn()::text as position"
+# A server that is no replica has nothing to catch up with.
+_HAS_REPLAYED: Final = """
+select coalesce(pg_catalog.pg_last_wal_replay_lsn() >= %(position)s::pg_catalog.pg_lsn,
+                not pg_catalog.pg_is_in_recovery()) as replayed
 """
 #: Supabase's pooler in transaction mode: a prepared statement meets another connection next time.
 _TRANSACTION_POOLER_PORT: Final = "6543"
@@ -75,6 +81,7 @@ class AsyncDirectTransport:
         claims: the claims of the user's token, verified by the caller; empty for the service.
         timeout: seconds until the database gives a statement up.
         pool_size: connections at most.
+        patience: seconds to wait for a connection while the database is away.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class AsyncDirectTransport:
         claims: Mapping[str, object],
         timeout: float = 30.0,
         pool_size: int = 4,
+        patience: float = 10.0,
     ) -> None:
         try:
             given = conninfo_to_dict(dsn)
@@ -96,7 +104,7 @@ class AsyncDirectTransport:
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._timeout = str(int(timeout * 1000))
         self._pool_size = pool_size
-        self._connect_timeout = timeout
+        self._patience = min(timeout, patience)
         self._opening = AsyncLock()
         self._pool: AsyncConnectionPool[AsyncConnection[Row]] | None = None
         self._lender: AsyncDirectTransport | None = None
@@ -146,7 +154,7 @@ class AsyncDirectTransport:
             min_size=1,
             max_size=self._pool_size,
             # A database that restarts is back in seconds; whoever asks meanwhile waits for it.
-            timeout=min(self._connect_timeout, 10.0),
+            timeout=self._patience,
             open=False,
             name="knowledge-persistence",
         )
@@ -215,6 +223,22 @@ class AsyncDirectTransport:
         if limit is not None:
             query += sql.SQL(" limit {}").format(sql.Literal(limit))
         return await self._transaction(query, dict(equal or {}), context, read_only=True)
+
+    async def log_position(self) -> str:
+        """Return where the primary's log stands: what was committed until now lies before it."""
+        rows = await self._transaction(_LOG_POSITION, {}, RequestContext(), read_only=True)
+        return str(rows[0]["position"])
+
+    async def has_replayed(self, position: str) -> bool:
+        """Tell whether a replica has replayed the log up to a position of the primary's.
+
+        Args:
+            position: from the primary's `log_position`.
+        """
+        rows = await self._transaction(
+            _HAS_REPLAYED, {"position": position}, RequestContext(), read_only=True
+        )
+        return rows[0]["replayed"] is True
 
     async def identity(self) -> Identity:
         """Say whose claims are stated; the connection must work for that."""

@@ -502,6 +502,7 @@ def connect(
     user_id: UUID | str | None = None,
     jwt_secret: str | None = None,
     service_role: bool = False,
+    replica_url: str | None = None,
     workspace: UUID | str | None = None,
     session: UUID | str | None = None,
     project: str | None = None,
@@ -524,6 +525,7 @@ def connect(
         user_id: whom a direct connection acts for. Its holder is trusted: nothing verifies it.
         jwt_secret: verifies access_token on a direct connection: the shared secret, or a JSON Web Key Set.
         service_role: act as the service, not as a user.
+        replica_url: PostgreSQL URL of a read replica that takes what only reads (direct connections only).
         workspace: the workspace to work in, by id or name; None: the session's, else the user's own.
         session: the session to work in, by id or identifier (which starts or resumes it).
         project: the project context of what is recorded.
@@ -548,6 +550,7 @@ def connect(
         user_id=user_id,
         jwt_secret=jwt_secret,
         service_role=service_role,
+        replica_url=replica_url,
     )
     return KnowledgeClient(
         make_transport(target, timeout=timeout),
@@ -568,7 +571,16 @@ def make_transport(target: Target, *, timeout: float = 30.0) -> Transport:
     if isinstance(target, DirectTarget):
         from .direct import DirectTransport  # noqa: PLC0415
 
-        return DirectTransport(target.dsn, role=target.role, claims=target.claims, timeout=timeout)
+        primary = DirectTransport(target.dsn, role=target.role, claims=target.claims, timeout=timeout)
+        if target.replica_dsn is None:
+            return primary
+        from .replica import ReplicaTransport  # noqa: PLC0415
+
+        # Waiting for a replica helps nobody: there is the primary.
+        replica = DirectTransport(
+            target.replica_dsn, role=target.role, claims=target.claims, timeout=timeout, patience=2.0
+        )
+        return ReplicaTransport(primary, replica)
     from .http import HttpTransport  # noqa: PLC0415
 
     return HttpTransport(

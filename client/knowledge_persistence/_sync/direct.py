@@ -26,7 +26,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
-from knowledge_persistence._values import JsonArgument, Row, VectorArgument
+from knowledge_persistence._values import JsonArgument, RequestContext, Row, VectorArgument
 from knowledge_persistence._waiting import Lock, cancellations
 from knowledge_persistence.errors import (
     APIError,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from psycopg.abc import Params, QueryNoTemplate
 
-    from knowledge_persistence._values import Argument, CallMode, RequestContext, Scalar
+    from knowledge_persistence._values import Argument, CallMode, Scalar
 
 _SETUP: Final = """
 select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
@@ -54,6 +54,12 @@ select t.oid, t.typarray from pg_catalog.pg_type t
   join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype
   = 'e' join pg_catalog.pg_extension e on e.oid = d.refobjid and e.extname = 'vector'
  where t.typname = 'vector'
+"""
+_LOG_POSITION: Final = "select pg_catalog.pg_current_wal_insert_lsn()::text as position"
+# A server that is no replica has nothing to catch up with.
+_HAS_REPLAYED: Final = """
+select coalesce(pg_catalog.pg_last_wal_replay_lsn() >= %(position)s::pg_catalog.pg_lsn,
+                not pg_catalog.pg_is_in_recovery()) as replayed
 """
 #: Supabase's pooler in transaction mode: a prepared statement meets another connection next time.
 _TRANSACTION_POOLER_PORT: Final = "6543"
@@ -76,6 +82,7 @@ class DirectTransport:
         claims: the claims of the user's token, verified by the caller; empty for the service.
         timeout: seconds until the database gives a statement up.
         pool_size: connections at most.
+        patience: seconds to wait for a connection while the database is away.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class DirectTransport:
         claims: Mapping[str, object],
         timeout: float = 30.0,
         pool_size: int = 4,
+        patience: float = 10.0,
     ) -> None:
         try:
             given = conninfo_to_dict(dsn)
@@ -97,7 +105,7 @@ class DirectTransport:
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._timeout = str(int(timeout * 1000))
         self._pool_size = pool_size
-        self._connect_timeout = timeout
+        self._patience = min(timeout, patience)
         self._opening = Lock()
         self._pool: ConnectionPool[Connection[Row]] | None = None
         self._lender: DirectTransport | None = None
@@ -147,7 +155,7 @@ class DirectTransport:
             min_size=1,
             max_size=self._pool_size,
             # A database that restarts is back in seconds; whoever asks meanwhile waits for it.
-            timeout=min(self._connect_timeout, 10.0),
+            timeout=self._patience,
             open=False,
             name="knowledge-persistence",
         )
@@ -216,6 +224,20 @@ class DirectTransport:
         if limit is not None:
             query += sql.SQL(" limit {}").format(sql.Literal(limit))
         return self._transaction(query, dict(equal or {}), context, read_only=True)
+
+    def log_position(self) -> str:
+        """Return where the primary's log stands: what was committed until now lies before it."""
+        rows = self._transaction(_LOG_POSITION, {}, RequestContext(), read_only=True)
+        return str(rows[0]["position"])
+
+    def has_replayed(self, position: str) -> bool:
+        """Tell whether a replica has replayed the log up to a position of the primary's.
+
+        Args:
+            position: from the primary's `log_position`.
+        """
+        rows = self._transaction(_HAS_REPLAYED, {"position": position}, RequestContext(), read_only=True)
+        return rows[0]["replayed"] is True
 
     def identity(self) -> Identity:
         """Say whose claims are stated; the connection must work for that."""

@@ -162,6 +162,35 @@ class Cluster:
                 f"include_if_exists = '{_SETTINGS_FILE}'\n"
             )
 
+    def create_standby(self, primary: Cluster, *, slot: str) -> None:
+        """Make the cluster a copy of a running one that follows it by streaming, and only reads.
+
+        Args:
+            primary: the cluster to follow.
+            slot: name of the replication slot to make there. It keeps what the standby hasn't read yet; drop it when
+                the standby is gone for good.
+
+        Raises:
+            EmbeddedStackError: it can't be made; what was made of it is left to the caller to remove.
+        """
+        account = server_account()
+        self.directory.mkdir(mode=0o700)
+        account.own(self.directory)
+        self._check_reach(account)
+        self._run(
+            "pg_basebackup",
+            f"--pgdata={self.directory}",
+            f"--dbname=host=127.0.0.1 port={primary.port} user={SUPERUSER} application_name={slot}",
+            f"--slot={slot}",
+            "--create-slot",
+            "--wal-method=stream",
+            "--checkpoint=fast",
+            # The standby's own server reads there where its primary is, password included.
+            "--write-recovery-conf",
+            account=account,
+            password=self._superuser_password,
+        )
+
     def start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start the server as a child process.
 
@@ -385,7 +414,9 @@ class Cluster:
         account.own(partial)
         partial.replace(target)
 
-    def _run(self, program: str, *arguments: str, account: Account) -> None:
+    def _run(self, program: str, *arguments: str, account: Account, password: str | None = None) -> None:
+        # Arguments can be read by everybody, the environment can't.
+        secret = {} if password is None else {"PGPASSWORD": password}
         try:
             done = subprocess.run(  # noqa: S603
                 [str(binaries() / program), *arguments],
@@ -393,7 +424,7 @@ class Cluster:
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env={**_environment(), **secret},
                 cwd="/",
                 **account.arguments,
             )
