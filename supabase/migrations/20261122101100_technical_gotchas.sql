@@ -271,7 +271,10 @@ begin
     perform private.fail('PT404', 'related_gotchas names no gotcha of this workspace');
   end if;
   if tg_op = 'INSERT' then
-    new.problem_signature := private.problem_signature(coalesce(nullif(btrim(new.problem_signature), ''), new.problem_description));
+    -- An import brings the signature that was made of the text as it was pasted.
+    if private.imported_item() is null then
+      new.problem_signature := private.problem_signature(coalesce(nullif(btrim(new.problem_signature), ''), new.problem_description));
+    end if;
     v_made := private.make_companion('gotcha', new.workspace_id, new.owner_id, new.knowledge_id,
       new.problem_signature, private.render_gotcha(new));
     new.knowledge_id := v_made.made_id;
