@@ -35,4 +35,10 @@ for library in pg_stat_statements pg_prewarm vector; do
   esac
 done
 
+# Replicas stream as postgres, and the image's rules of access have no line for that; a password it takes all the same.
+rules=$(postgres -C hba_file -D "$data" -c config_file="$config")
+if [ -w "$rules" ] && ! grep -q '^host replication postgres' "$rules"; then
+  printf '\nhost replication postgres all scram-sha-256\n' >>"$rules"
+fi
+
 exec docker-entrypoint.sh postgres -c config_file="$config" -c shared_preload_libraries="$libraries" "$@"

@@ -79,6 +79,76 @@ def test_a_library_that_the_image_lacks_does_not_keep_it_from_starting(
     assert "shared_preload_libraries=pg_stat_statements, auto_explain, pg_cron\n" in done.stdout
 
 
+def test_replicas_may_log_in(image: dict[str, str]) -> None:
+    rules = Path(image["PGDATA"]) / "pg_hba.conf"
+    rules.write_text("host all all 0.0.0.0/0 scram-sha-256\n")
+    for _ in range(2):
+        assert start(image).returncode == 0
+    assert rules.read_text().splitlines() == [
+        "host all all 0.0.0.0/0 scram-sha-256",
+        "",
+        "host replication postgres all scram-sha-256",
+    ]
+
+
+def test_a_replica_copies_its_primary_once_and_follows_it(
+    image: dict[str, str], tmp_path: Path, server: DatabaseServer
+) -> None:
+    slot = "kp_entrypoint_test"
+    # The image steps down from root with it.
+    step_down = tmp_path / "bin" / "gosu"
+    step_down.write_text('#!/bin/sh\nshift\nexec "$@"\n')
+    step_down.chmod(0o755)
+    (tmp_path / "bin" / "chown").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "chown").chmod(0o755)
+    environment = image | {
+        "PGDATA": str(tmp_path / "replica"),
+        "PRIMARY_HOST": "127.0.0.1",
+        "PRIMARY_PORT": str(server.config.database_port),
+        "REPLICA_SLOT": slot,
+        "PGPASSWORD": server.config.passwords["postgres"],
+        "KP_DATABASE_ENTRYPOINT": str(SCRIPT),
+    }
+
+    def follow(**changed: str) -> subprocess.CompletedProcess[str]:
+        script = ROOT / "docker" / "db" / "replica.sh"
+        return subprocess.run(
+            ["bash", script, "-c", "max_connections=7"],
+            env=environment | changed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with server.cluster.connect() as connection:
+        try:
+            refused = follow(PGPASSWORD="wrong")
+            assert refused.returncode != 0
+            assert "password authentication failed" in refused.stderr
+            # A copy that was broken off, and its slot.
+            (tmp_path / "replica" / "incoming").mkdir()
+            connection.execute("select pg_create_physical_replication_slot(%s)", (slot,))
+            done = follow()
+            assert done.returncode == 0, done.stderr
+            data = tmp_path / "replica" / "standby"
+            assert (data / "standby.signal").exists()
+            assert not data.with_name("incoming").exists()
+            arguments = done.stdout.splitlines()
+            assert f"data_directory={data}" in arguments
+            assert f"primary_slot_name={slot}" in arguments
+            assert environment["PGPASSWORD"] not in done.stdout
+            # Another start copies nothing.
+            (data / "kept").touch()
+            again = follow(PRIMARY_HOST="127.0.0.2")
+            assert again.returncode == 0, again.stderr
+            assert (data / "kept").exists()
+        finally:
+            connection.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = %s",
+                (slot,),
+            )
+
+
 def test_the_server_starts_with_that_list(server: DatabaseServer) -> None:
     # The embedded cluster's configuration stands in for the image's; the list comes out as the server takes it.
     command = [binaries() / "postgres", "-C", "shared_preload_libraries", "-D", server.cluster.directory]

@@ -155,13 +155,10 @@ def test_what_a_replica_refuses(place: Place) -> None:
 
 def test_reads_go_to_the_replica_and_writes_to_the_primary(place: Place) -> None:
     primary, replica = place.server.cluster, place.standby.cluster
+    with place.connect() as writer:
+        item = writer.remember("Reads are answered by the replica.", title="Replica")
+    place.catch_up()
     with place.connect(replica_url=place.replica) as client:
-        item = client.remember("Reads are answered by the replica.", title="Replica")
-        # Whatever the replica knows by now, the writer finds what it wrote.
-        assert [found.knowledge_id for found in client.search("replica")] == [item.knowledge_id]
-    with place.connect(replica_url=place.replica) as client:
-        place.catch_up()
-        before = place.calls(primary, "search_knowledge")
         assert [found.knowledge_id for found in client.search("replica")] == [item.knowledge_id]
         assert client.get(item.knowledge_id).title == "Replica"
         # A recall is logged, so it is the primary's.
@@ -170,7 +167,7 @@ def test_reads_go_to_the_replica_and_writes_to_the_primary(place: Place) -> None
     # Servers count a session's calls once it has ended, or now and then.
     assert wait_until(lambda: place.calls(primary, "recall_knowledge") == 1, timeout=30)
     # The recall searches there, too; the search before it did not.
-    assert place.calls(primary, "search_knowledge") == before + 1
+    assert place.calls(primary, "search_knowledge") == 1
     assert wait_until(lambda: place.calls(replica, "search_knowledge") >= 1, timeout=30)
     assert place.calls(replica, "recall_knowledge") == 0
 

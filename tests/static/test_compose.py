@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docker-compose.yml"
 # Not the command that pip installs: that one ends with 0 whatever happens.
 COMPOSE = Path(compose.__file__).with_name("docker-compose")
-PROFILES = ["pooler", "logs"]
+PROFILES = ["pooler", "logs", "replica"]
 # The newest release of self-hosted Supabase whose images were tested together: v0.8.3.
 PINS = {
     "db": "supabase/postgres:17.6.1.136",
@@ -32,6 +32,7 @@ PINS = {
     "meta": "supabase/postgres-meta:v0.99.0",
     "studio": "supabase/studio:2026.09.07-sha-7996410",
     "api-gw": "envoyproxy/envoy:v1.39.1",
+    "replica": "supabase/postgres:17.6.1.136",
     "pooler": "supabase/supavisor:2.9.12",
     "analytics": "supabase/logflare:1.42.0",
     "vector": "timberio/vector:0.53.0-alpine",
@@ -71,7 +72,7 @@ def test_compose_accepts_every_combination_of_profiles(env_file: Path, profiles:
     assert done.returncode == 0, done.stderr
     assert "variable is not set" not in done.stderr
     services = set(json.loads(done.stdout)["services"])
-    extra = {"pooler": {"pooler"}, "logs": {"analytics", "vector"}}
+    extra = {"pooler": {"pooler"}, "logs": {"analytics", "vector"}, "replica": {"replica"}}
     optional = set().union(*extra.values())
     assert services & optional == set().union(*(extra[name] for name in profiles))
     assert services - optional == (set(PINS) | OURS) - optional
@@ -116,7 +117,12 @@ def test_nothing_listens_outside_of_loopback(everything: dict[str, Any]) -> None
         for name, service in everything["services"].items()
         if service.get("ports")
     }
-    assert ports == {"api-gw": ["127.0.0.1"], "db": ["127.0.0.1"], "pooler": ["127.0.0.1"] * 2}
+    assert ports == {
+        "api-gw": ["127.0.0.1"],
+        "db": ["127.0.0.1"],
+        "replica": ["127.0.0.1"],
+        "pooler": ["127.0.0.1"] * 2,
+    }
     assert not [name for name, service in everything["services"].items() if "network_mode" in service]
 
 
@@ -145,7 +151,7 @@ def test_services_start_in_an_order_that_works(everything: dict[str, Any]) -> No
     assert needs["api-gw"] == {"auth": healthy, "rest": healthy}
     assert needs["db"] == {}
     # Nothing of the default stack waits for a service of a profile.
-    optional = {"pooler", "analytics", "vector"}
+    optional = {"pooler", "analytics", "vector", "replica"}
     assert not {name: n for name, n in needs.items() if name not in optional and optional & set(n)}
 
     def reach(name: str, seen: tuple[str, ...] = ()) -> None:
@@ -197,6 +203,8 @@ def test_the_sizes_are_the_seeds_and_can_be_changed(env_file: Path, everything: 
         "default_statistics_target": "100",
     }
     assert {name: found[name] for name in seed} == seed
+    # A replica with fewer connections than its primary stops.
+    assert settings(everything["services"]["replica"]["command"]) == found
     bigger = json.loads(config(env_file, DB_SHARED_BUFFERS="16GB", DB_MEMORY_LIMIT="64g").stdout)
     assert settings(bigger["services"]["db"]["command"])["shared_buffers"] == "16GB"
     assert int(bigger["services"]["db"]["mem_limit"]) == 64 * 1024**3
@@ -211,7 +219,17 @@ def test_only_what_needs_it_has_the_superusers_password(everything: dict[str, An
         for name, service in everything["services"].items()
         if password in json.dumps(service.get("environment", {}))
     }
-    assert holders == {"db", "auth", "realtime", "meta", "studio", "migrate", "pooler", "analytics"}
+    assert holders == {
+        "db",
+        "auth",
+        "realtime",
+        "meta",
+        "studio",
+        "migrate",
+        "replica",
+        "pooler",
+        "analytics",
+    }
 
 
 def test_no_scripts_of_the_images_are_left_unexecutable() -> None:
