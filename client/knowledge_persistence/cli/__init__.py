@@ -46,6 +46,7 @@ _MODULES: Final = {
     "install": ("install", "uninstall"),
     "hook": ("hook",),
     "rotation": ("rotate-keys",),
+    "upgrade": ("upgrade",),
 }
 
 

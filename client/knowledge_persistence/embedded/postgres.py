@@ -201,7 +201,7 @@ class Cluster:
             EmbeddedStackError: it can't be started.
         """
         account = server_account()
-        self._check_version()
+        self.check_version()
         self._check_reach(account)
         self._clear_stale_lock()
         self._write_settings(account)
@@ -350,13 +350,19 @@ class Cluster:
             return False
         return ready and (self.socket_directory / f".s.PGSQL.{self.port}").exists()
 
-    def _check_version(self) -> None:
+    def check_version(self) -> None:
+        """Refuse data of another major version of PostgreSQL.
+
+        Raises:
+            EmbeddedStackError: they are; nothing was changed.
+        """
         have = (self.directory / "PG_VERSION").read_text().strip()
         want = self._server_version()
         if have != want:
             raise EmbeddedStackError(
                 f"the data in {self.directory} belongs to PostgreSQL {have}; this installation has {want}. "
-                "Install the version of knowledge-persistence that made it, and dump the data with it."
+                "Nothing was changed. With the version of knowledge-persistence that made it: `kp backup FILE`; with "
+                "this one and an empty KP_HOME: `kp up`, then `kp restore FILE --replace`."
             )
 
     @staticmethod

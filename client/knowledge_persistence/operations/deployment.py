@@ -23,8 +23,12 @@ def read_env_file(path: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
 
 
-def superuser_url(path: Path) -> str:
+def superuser_url(path: Path, *, role: str = "supabase_admin") -> str:
     """Return the URL of the superuser of the deployment that an env file describes, on this machine.
+
+    Args:
+        path: the file.
+        role: another role that has the superuser's password, such as postgres.
 
     Raises:
         ConfigurationError: the file has no password.
@@ -35,4 +39,4 @@ def superuser_url(path: Path) -> str:
     host = values.get("BIND_ADDRESS", "127.0.0.1")
     host = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - what it listens on, asked here
     port = values.get("POSTGRES_PORT", "5432")
-    return f"postgresql://supabase_admin:{values['POSTGRES_PASSWORD']}@{host}:{port}/postgres"
+    return f"postgresql://{role}:{values['POSTGRES_PASSWORD']}@{host}:{port}/postgres"
