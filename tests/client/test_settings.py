@@ -40,6 +40,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         "KP_EMBEDDING_MODEL": "m",
         "KP_EMBEDDING_MODEL_PATH": "/m.onnx",
         "KP_EMBEDDING_DIMENSIONS": "256",
+        "KP_EDGE_REQUESTS_PER_MINUTE": "30",
         "OPENAI_API_KEY": "o",
         "OPENAI_BASE_URL": "http://o",
     }
@@ -60,6 +61,7 @@ def test_every_setting_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         embedding_model="m",
         embedding_model_path=Path("/m.onnx"),
         embedding_dimensions=256,
+        edge_requests_per_minute=30,
         openai_api_key="o",
         openai_base_url="http://o",
     )

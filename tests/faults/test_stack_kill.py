@@ -21,7 +21,7 @@ from stacks import RunningStack, new_stack
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-PARTS = ["postgres", "front", "realtime", "worker"]
+PARTS = ["postgres", "front", "realtime", "edge", "worker"]
 
 
 @pytest.fixture(scope="module")

@@ -274,12 +274,6 @@ def test_new_functions_and_columns_are_seen_at_once(stack: RunningStack) -> None
         stack.sql("drop function public.arrived()")
 
 
-def test_services_that_do_not_run_say_so(stack: RunningStack) -> None:
-    answer = stack.call("/functions/v1/recall", stack.anon, body={})
-    assert answer.status == 503
-    assert "this stack" in answer.json["message"]
-
-
 def test_the_root_says_what_this_is(stack: RunningStack) -> None:
     answer = stack.call("/")
     assert (answer.status, answer.json["name"]) == (200, "knowledge-persistence")
@@ -379,6 +373,17 @@ def test_functions_and_realtime_are_passed_on(stack: RunningStack, proxied: str)
     answer = request(f"{proxied}/realtime/v1/api/broadcast", headers=stack.anon, body=[])
     assert answer.json["path"] == "/api/broadcast"
     assert request(f"{proxied}/functions/v1/recall", body={}).status == 401
+
+
+def test_agents_tokens_are_passed_to_functions_and_nowhere_else(stack: RunningStack, proxied: str) -> None:
+    agent = {"authorization": "Bearer kpt_0123"}
+    for path in ("/rest/v1/workspaces", "/auth/v1/user", "/functions/v10/recall"):
+        answer = request(proxied + path, headers=agent)
+        assert answer.status in {401, 404}, path
+        assert request(proxied + path, headers={**agent, **stack.anon}).status in {401, 404}, path
+    assert request(f"{proxied}/functions/v1/recall", headers={**agent, "apikey": "sb_no"}, body={}).status == 401
+    assert request(f"{proxied}/functions/v1/recall", headers=agent, body={}).status == 207
+    assert request(f"{proxied}/functions/v1/recall", headers={**agent, **stack.anon}, body={}).status == 207
 
 
 def _upgrade(url: str, path: str) -> socket.socket:

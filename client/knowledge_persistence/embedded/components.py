@@ -129,6 +129,7 @@ class FrontComponent(Component):
         runtime: FrontRuntime,
         *,
         realtime_port: int | None = None,
+        functions_port: int | None = None,
     ) -> None:
         super().__init__(home, "front", port=config.origin_port)
         self._config = config
@@ -137,6 +138,8 @@ class FrontComponent(Component):
         self._options: dict[str, str | int] = {"homeId": home.id}
         if realtime_port is not None:
             self._options["realtimePort"] = realtime_port
+        if functions_port is not None:
+            self._options["functionsPort"] = functions_port
         self.front: Front | None = None
 
     def prepare(self, give_up: Callable[[], bool]) -> None:

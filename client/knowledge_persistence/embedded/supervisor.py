@@ -44,6 +44,7 @@ LOCAL_USER = "me@localhost.local"
 
 _WORKER_MODULE = "knowledge_persistence.worker"
 _REALTIME_MODULE = "knowledge_persistence.realtime"
+_EDGE_MODULE = "knowledge_persistence.edge"
 _BACKLOG = 1024
 _WAL_SEGMENT = 16 * 1024 * 1024
 
@@ -149,11 +150,12 @@ class Supervisor:
         self._check_stop()
 
         self._progress("Starting the Data API")
-        # Before the front, which is told its port.
-        listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-        realtime = ModuleComponent(self.home, "realtime", _REALTIME_MODULE, listener=listener)
-        self._components.append(realtime)
-        front = FrontComponent(self.home, config, cluster, runtime, realtime_port=realtime.port)
+        # Before the front, which is told their ports.
+        realtime = self._listening("realtime", _REALTIME_MODULE)
+        edge = self._listening("edge", _EDGE_MODULE)
+        front = FrontComponent(
+            self.home, config, cluster, runtime, realtime_port=realtime.port, functions_port=edge.port
+        )
         self._components.append(front)
         front.state = "starting"
         front.prepare(lambda: self._stopping)
@@ -172,12 +174,19 @@ class Supervisor:
             self.home.incomplete_marker.unlink()
 
         self._start(realtime)
+        self._start(edge)
         if ModuleComponent.is_available(_WORKER_MODULE):
             worker = ModuleComponent(self.home, "worker", _WORKER_MODULE)
             self._components.append(worker)
             self._start(worker)
         self._save_state(ready=True)
         self._report({"event": "ready"})
+
+    def _listening(self, name: str, module: str) -> ModuleComponent:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        component = ModuleComponent(self.home, name, module, listener=listener)
+        self._components.append(component)
+        return component
 
     def _prepare_database(
         self, config: StackConfig, cluster: Cluster, *, first: bool

@@ -41,11 +41,13 @@ const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_CONTEXT_HEADER_CHARS = 256;
 const CONTEXT_HEADERS = ["x-session-id", "x-workspace-id"];
 const ALLOWED_HEADERS = [
-  "accept", "accept-profile", "apikey", "authorization", "cache-control", "content-profile", "content-type", "prefer",
-  "range", "range-unit", "x-client-info", "x-region", "x-retry-count", "x-session-id", "x-supabase-api-version",
-  "x-workspace-id",
+  "accept", "accept-profile", "apikey", "authorization", "cache-control", "content-profile", "content-type",
+  "last-event-id", "mcp-protocol-version", "mcp-session-id", "prefer", "range", "range-unit", "x-client-info", "x-region",
+  "x-request-id", "x-retry-count", "x-session-id", "x-supabase-api-version", "x-workspace-id",
 ];
-const EXPOSED_HEADERS = ["content-location", "content-range", "preference-applied", "sb-error-code"];
+const EXPOSED_HEADERS = [
+  "content-location", "content-range", "mcp-session-id", "preference-applied", "retry-after", "sb-error-code", "x-request-id",
+];
 const METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 function emit(event, fields = {}) {
@@ -576,7 +578,10 @@ function makeOrigin(config, app, connection) {
 
     const apikey = request.headers.apikey ?? url.searchParams.get("apikey");
     const role = keyRole(apikey);
-    if (role === undefined && !KEYLESS_AUTH.test(pathname)) {
+    const bearer = /^Bearer\s+(\S+)\s*$/i.exec(request.headers.authorization ?? "")?.[1];
+    // Functions know agents' tokens; many an agent can send nothing else.
+    const isAgent = bearer !== undefined && bearer.startsWith("kpt_") && under(pathname, "/functions/v1");
+    if (role === undefined && !KEYLESS_AUTH.test(pathname) && !(isAgent && !apikey)) {
       request.resume();
       return refuse(
         response, 401, apikey ? "UNAUTHORIZED_INVALID_API_KEY" : "UNAUTHORIZED_MISSING_API_KEY",
@@ -584,8 +589,7 @@ function makeOrigin(config, app, connection) {
         "send the publishable key in the header `apikey`",
       );
     }
-    const bearer = /^Bearer\s+(\S+)\s*$/i.exec(request.headers.authorization ?? "")?.[1];
-    const isToken = bearer !== undefined && !bearer.startsWith("sb_");
+    const isToken = bearer !== undefined && !bearer.startsWith("sb_") && !isAgent;
     if (isToken && !under(pathname, "/realtime/v1")) {
       const problem = tokenProblem(bearer, acceptedSecrets(config));
       if (problem !== null) {
