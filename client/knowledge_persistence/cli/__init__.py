@@ -39,6 +39,7 @@ _MODULES: Final = {
     "watch": ("watch", "who"),
     "workspace": ("workspace",),
     "account": ("login", "logout", "whoami"),
+    "tokens": ("tokens",),
     "mcp": ("mcp",),
     "worker": ("worker", "maintain", "model"),
     "backup": ("backup", "restore"),
