@@ -16,8 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
@@ -40,7 +39,7 @@ from .seat import Seat
 from .server import agent_name, make_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
     from mcp.server.context import ServerRequestContext
     from starlette.types import Message, Receive, Scope, Send
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
     from knowledge_persistence._async.client import AsyncKnowledgeClient
     from knowledge_persistence.edge.identity import Caller
 
+#: Where a request keeps the place that its call was led to.
+_PLACE: Final = "knowledge_persistence.mcp.place"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class _Place:
         self.user = caller.key
         self.client = caller.client
         self.is_connection = is_connection
+        self.calls = 0
         self.heard = time.monotonic()
         self.seat = Seat(self._connect, metadata={"via": "mcp http"})
 
@@ -108,7 +110,6 @@ class McpEndpoint:
         self._server = make_server(self._find_seat)
         self._manager: StreamableHTTPSessionManager | None = None
         self._places: dict[str, _Place] = {}
-        self._under_way: Counter[str] = Counter()
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[None]:
@@ -165,8 +166,13 @@ class McpEndpoint:
                     self._places[given] = _Place(owner, caller, is_connection=True)
             await send(message)
 
-        with self._busy(named):
+        try:
             await self._opened().handle_request(scope, receive, told)
+        finally:
+            called: _Place | None = scope.get(_PLACE)
+            if called is not None:
+                called.calls -= 1
+                called.heard = time.monotonic()
 
     async def _find_seat(self, context: ServerRequestContext[Any, Any]) -> Seat:
         request = cast("Request", context.request)
@@ -189,6 +195,9 @@ class McpEndpoint:
             place = self._places[key] = _Place(owner, caller, is_connection=False)
         place.client = caller.client
         place.heard = time.monotonic()
+        # Until this request is answered, nobody takes the place for silent.
+        place.calls += 1
+        request.scope[_PLACE] = place
         if agent is not None:
             place.seat.metadata["agent"] = agent
         return place.seat
@@ -203,7 +212,7 @@ class McpEndpoint:
         if len(held) < self._bounds.agents_per_user:
             return True
         silent_since = time.monotonic() - self._bounds.session_seconds
-        idle = [(heard, key) for heard, key in held if heard < silent_since and not self._under_way[key]]
+        idle = [(heard, key) for heard, key in held if heard < silent_since and not self._places[key].calls]
         if not idle:
             return False
         await self._let_go([min(idle)[1]])
@@ -214,28 +223,11 @@ class McpEndpoint:
             raise RuntimeError("the endpoint has not been opened")
         return self._manager
 
-    @contextmanager
-    def _busy(self, key: str | None) -> Generator[None]:
-        if key is None:
-            yield
-            return
-        self._under_way[key] += 1
-        try:
-            yield
-        finally:
-            self._under_way[key] -= 1
-            if not self._under_way[key]:
-                del self._under_way[key]
-            if (place := self._places.get(key)) is not None:
-                place.heard = time.monotonic()
-
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(self._bounds.session_seconds / 4, 60))
             now = time.monotonic()
-            silent = {
-                key: now - place.heard for key, place in self._places.items() if not self._under_way[key]
-            }
+            silent = {key: now - place.heard for key, place in self._places.items() if not place.calls}
             gone = [key for key, seconds in silent.items() if seconds > self._bounds.connection_seconds]
             await self._let_go(gone)
             # Its session ends; should it come back, the session goes on.

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from knowledge_persistence._async.session import AsyncSessionHandle
     from knowledge_persistence.models import EndedSession, JSONObject
 
-#: Seconds in which a session is ended when its agent has gone: clients kill a server that takes longer.
-_GOODBYE: Final = 1.8
+#: Seconds in which a session is ended when its agent has gone. Clients close standard input, terminate the server two
+#: seconds later, and kill it after two more.
+_GOODBYE: Final = 3.5
 #: So many of the things an agent recorded are named in the summary that it did not write.
 _NAMED_DEEDS: Final = 8
 
@@ -130,7 +131,7 @@ class Seat:
 
     def did(self, deed: str) -> None:
         """Note what the agent did, for the summary of a session that nobody sums up."""
-        self._deeds.append(deed)
+        self._deeds.append(deed.rstrip("."))
 
     async def lose(self, error: KnowledgePersistenceError) -> None:
         """Let go of a client whose sign-in has ended, so that the next call signs in anew."""
