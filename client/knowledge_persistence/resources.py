@@ -28,6 +28,20 @@ def migrations_dir() -> Path:
     return _find("migrations")
 
 
+def access_page() -> Path:
+    """Return the page that says who may do what in the database of this version.
+
+    Raises:
+        ConfigurationError: the installation lacks it.
+    """
+    checkout = _PACKAGE.parents[1] / "docs" / "reference" / "access.md"
+    packaged = _PACKAGE / "_resources" / "access.md"
+    for candidate in (checkout, packaged):
+        if candidate.is_file():
+            return candidate
+    raise ConfigurationError(f"this installation is incomplete: neither {checkout} nor {packaged} exists")
+
+
 def bootstrap_dir() -> Path:
     """Return the directory of the SQL that gives a plain PostgreSQL what the migrations expect of Supabase.
 

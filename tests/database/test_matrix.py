@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from knowledge_persistence.operations.grants import FUNCTIONS, GRANTEES, RELATIONS, matrix
 from teams import Team
 from world import Persona, World, vector
 
@@ -327,54 +328,11 @@ def visible_rows(stage: Stage) -> list[str]:
 
 # -- what is granted -------------------------------------------------------------------------------------------
 
-GRANTEES = ("public", "anon", "authenticated", "service_role")
-
-GRANTED_ON_RELATIONS = """
-select format('%%s.%%s', c.relnamespace::regnamespace, c.relname) as object,
-       case c.relkind when 'v' then 'view' when 'S' then 'sequence' else 'table' end as kind,
-       c.relkind = 'v' and not coalesce(c.reloptions @> '{security_invoker=true}', false) as is_open_view,
-       array(select lower(a.privilege_type) from aclexplode(c.relacl) a
-              where case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee) end = g.grantee
-              order by 1) as whole,
-       array(select lower(x.privilege_type) || ' (' || string_agg(t.attname, ', ' order by t.attnum) || ')'
-               from pg_attribute t, aclexplode(t.attacl) x
-              where t.attrelid = c.oid
-                and case x.grantee when 0 then 'public' else pg_get_userbyid(x.grantee) end = g.grantee
-              group by x.privilege_type order by 1) as parts,
-       g.grantee
-  from pg_class c, unnest(%s::text[]) g (grantee)
- where c.relnamespace in ('public'::regnamespace, 'private'::regnamespace)
-   and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
-   -- One partition stands for all: which months there are depends on the day.
-   and (not c.relispartition or c.relname = 'ai_sessions_default')
- order by 1, array_position(%s::text[], g.grantee)
-"""
-GRANTED_ON_FUNCTIONS = """
-select format('%%s.%%s', p.pronamespace::regnamespace, p.proname) as object, p.prosecdef as is_definer,
-       array(select a.grantee from (
-               select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee) end as grantee
-                 from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a) a
-              where a.grantee = any (%s) order by array_position(%s::text[], a.grantee)) as callers
-  from pg_proc p
- where p.pronamespace in ('public'::regnamespace, 'private'::regnamespace)
-   and not exists (select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
- order by 1
-"""
-
 
 def grants(world: World) -> list[str]:
     """Write the second matrix."""
-    everybody = list(GRANTEES)
-    lines = ["", "### Tables, views and sequences", "", "| | who | may |", "|---|---|---|"]
-    for row in world.superuser(GRANTED_ON_RELATIONS, everybody, everybody):
-        held = ", ".join([*row["whole"], *row["parts"]])
-        if held:
-            lines.append(f"| {row['object']} | {row['grantee']} | {held} |")
-    lines += ["", "### Functions", "", "| | runs as | may be called by |", "|---|---|---|"]
-    for row in world.superuser(GRANTED_ON_FUNCTIONS, everybody, everybody):
-        runs_as = "its owner" if row["is_definer"] else "its caller"
-        lines.append(f"| {row['object']} | {runs_as} | {', '.join(row['callers']) or 'nobody'} |")
-    return lines
+    with psycopg.connect(world.dsn("supabase_admin")) as connection:
+        return matrix(connection)
 
 
 # -- the page --------------------------------------------------------------------------------------------------
@@ -424,8 +382,8 @@ def test_the_page_says_what_is_so(stage: Stage, heading: str) -> None:
 
 def test_anon_and_public_are_granted_nothing(stage: Stage) -> None:
     everybody = ["public", "anon"]
-    relations = stage.world.superuser(GRANTED_ON_RELATIONS, everybody, everybody)
-    functions = stage.world.superuser(GRANTED_ON_FUNCTIONS, everybody, everybody)
+    relations = stage.world.superuser(RELATIONS, everybody, everybody)
+    functions = stage.world.superuser(FUNCTIONS, everybody, everybody)
     assert [row for row in relations if row["whole"] or row["parts"]] == []
     assert [row for row in functions if row["callers"]] == []
     schemas = stage.world.superuser(
@@ -453,7 +411,7 @@ def test_a_partition_is_reached_through_its_parent_only(stage: Stage) -> None:
 
 def test_every_view_runs_with_the_rights_of_who_looks(stage: Stage) -> None:
     everybody = list(GRANTEES)
-    relations = stage.world.superuser(GRANTED_ON_RELATIONS, everybody, everybody)
+    relations = stage.world.superuser(RELATIONS, everybody, everybody)
     assert {row["object"] for row in relations if row["is_open_view"]} == set()
 
 

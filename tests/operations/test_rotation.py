@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 ROOT = Path(__file__).resolve().parents[2]
+# The installed command may be another checkout's.
+KP = [sys.executable, "-c", "import sys; from knowledge_persistence.cli import main; sys.exit(main())"]
 DOORS = ("data API", "auth", "realtime", "direct")
 ALL_OPEN, ALL_CLOSED = dict.fromkeys(DOORS, True), dict.fromkeys(DOORS, False)
 SUBJECT = "5b0f3f0e-6c0b-4c53-8d58-31b0cf1b9f11"
@@ -166,6 +171,24 @@ def test_a_dry_run_changes_nothing(own: RunningStack) -> None:
     would = rotate_stack(own.stack, Wanted(tokens=True, passwords=True), dry_run=True)
     assert would.changed == ["jwt_secret", "passwords", "retired_secrets"]
     assert (own.stack.home.config_file.read_bytes(), own.pid("supervisor")) == (before, pid)
+
+
+def test_the_doctor_finds_such_a_stack_healthy(own: RunningStack) -> None:
+    own.stack.up()
+    now = RunningStack(own.stack)
+    # The worker loads its model first.
+    listening = "select count(*) from pg_stat_activity where query = 'listen knowledge_embeddings'"
+    assert wait_until(lambda: now.sql(listening) == [(1,)], timeout=60)
+    done = subprocess.run(
+        [*KP, "doctor", "--json"],
+        env={**os.environ, "KP_HOME": str(now.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # The disk is this machine's affair.
+    found = [one for one in json.loads(done.stdout) if one["check"] != "disk"]
+    assert (found, done.returncode) == ([], 0), done.stderr
 
 
 def test_an_overlap_ends_by_itself() -> None:

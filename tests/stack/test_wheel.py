@@ -41,7 +41,7 @@ def test_what_runs_without_a_checkout_travels_in_the_wheel(wheel: Path) -> None:
     migrations = {f"_resources/migrations/{p.name}" for p in (ROOT / "supabase" / "migrations").glob("*.sql")}
     bootstrap = {f"_resources/bootstrap/{p.name}" for p in (ROOT / "supabase" / "bootstrap").glob("*.sql")}
     front = {f"embedded/front/{name}" for name in ("front.mjs", "package.json", "package-lock.json")}
-    assert migrations | bootstrap | front | {"py.typed"} <= names
+    assert migrations | bootstrap | front | {"py.typed", "_resources/access.md"} <= names
     assert not [name for name in names if {"__pycache__", "node_modules", "tests"} & set(name.split("/"))]
 
 

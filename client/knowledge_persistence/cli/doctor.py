@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ def doctor(
     env_file: EnvFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine a deployment: its doors, its database, its secrets.
+    """Examine a deployment: its doors, its database, its disk, its secrets.
 
     Each finding says what to do. Exit code: 0 healthy, or warnings alone; 1 something doesn't work or isn't safe.
     """
@@ -39,11 +40,17 @@ def doctor(
         Severity,
         examine_api,
         examine_database,
+        examine_disk,
+        examine_edge,
         examine_env_file,
+        examine_home,
+        examine_realtime,
+        examine_versions,
     )
 
     findings: list[Finding] = []
     database, api = database_url, None
+    versions: dict[str, str] = {}
     if env_file is not None:
         from knowledge_persistence.operations.deployment import read_env_file, superuser_url  # noqa: PLC0415
 
@@ -51,6 +58,8 @@ def doctor(
         compose = Path(env_file).with_name("docker-compose.yml")
         text = compose.read_text() if compose.exists() else ""
         findings += examine_env_file(env_file, values, set(re.findall(r"\$\{([A-Z0-9_]+):\?", text)))
+        findings += examine_disk(Path(env_file).absolute().parent)
+        versions = _image_versions(text, values)
         database = database or superuser_url(env_file)
         url = f"http://127.0.0.1:{values.get('API_GW_HTTP_PORT', '8000')}"
         api = (url, values.get("SUPABASE_PUBLISHABLE_KEY", ""))
@@ -68,9 +77,14 @@ def doctor(
                     f"there is no embedded stack in {settings.home}: name a database, or an --env-file"
                 )
             database, api = config.database_url("postgres"), (config.api_url, config.publishable_key)
+            findings += [*examine_home(settings.home), *examine_disk(settings.home)]
+            versions = {"knowledge-persistence": metadata.version("knowledge-persistence")}
     findings += examine_database(database)
     if api is not None:
-        findings += examine_api(*api)
+        at_the_door = examine_api(*api)
+        findings += at_the_door
+        if not any("doesn't answer" in finding.message for finding in at_the_door):
+            findings += [*examine_realtime(*api), *examine_edge(*api), *examine_versions(*api, versions)]
 
     if as_json:
         emit_json([{"check": f.check, "severity": f.severity.value, "message": f.message, "advice": f.advice}
@@ -82,3 +96,15 @@ def doctor(
         err.print("Healthy.")
     if any(finding.severity is Severity.error for finding in findings):
         raise typer.Exit(1)
+
+
+def _image_versions(compose: str, values: dict[str, str]) -> dict[str, str]:
+    """Return the versions of the services that tell theirs, as the tags of their images say."""
+    found: dict[str, str] = {}
+    for service, variable in (("auth", "AUTH_IMAGE"), ("rest", "REST_IMAGE")):
+        default = re.search(rf"\$\{{{variable}:-([^}}]+)\}}", compose)
+        image = values.get(variable) or (default[1] if default else "")
+        tag = image.rpartition(":")[2]
+        if re.match(r"v?\d+\.", tag):
+            found[service] = tag
+    return found

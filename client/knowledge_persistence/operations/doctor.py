@@ -5,8 +5,11 @@ Each check looks at one thing and returns findings. A check that can't be made s
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import secrets
+import shutil
 import stat
 import time
 import urllib.error
@@ -18,7 +21,8 @@ from typing import TYPE_CHECKING, Final, LiteralString, cast
 import psycopg
 
 from ..migrations import read_migrations
-from ..resources import migrations_dir
+from ..resources import access_page, migrations_dir
+from .grants import differences, matrix
 from .keys import is_opaque_key
 from .rotation import retired_keys
 
@@ -32,6 +36,12 @@ _PLACEHOLDER = re.compile(
 _OLDEST_PGVECTOR: Final = (0, 8, 2)
 _CLOCK_TOLERANCE: Final = 30.0
 _JOB_AGE: Final = 900.0
+_NOTIFY_SHARE: Final = 0.25
+_NOTIFY_FULL: Final = 0.75
+#: Bytes of free disk below which something will stop soon, and below which it is about to.
+_DISK_LOW: Final = 5 * 1024**3
+_DISK_OUT: Final = 512 * 1024**2
+_ECHO_SECONDS: Final = 10.0
 
 
 class Severity(StrEnum):
@@ -68,12 +78,16 @@ def examine_database(database_url: str) -> list[Finding]:
         with psycopg.connect(
             database_url, autocommit=True, connect_timeout=10, application_name="kp doctor"
         ) as connection:
-            findings = list(_migrations(connection))
+            findings = [*_migrations(connection), *_pgvector(connection)]
             if any(finding.severity is Severity.error for finding in findings):
                 return findings  # the other checks ask for what isn't there
-            for check in (_rows_guarded, _grants, _pgvector, _indexes, _vectors, _jobs, _worker, _partitions,
-                          _slots, _dead_rows, _clock):  # fmt: skip
+            is_ours = not findings or all(finding.check != "migrations" for finding in findings)
+            for check in (_rows_guarded, _grants, _indexes, _vectors, _jobs, _worker, _partitions, _slots,
+                          _dead_rows, _notifications, _clock):  # fmt: skip
                 findings.extend(check(connection))
+            if is_ours:
+                # What another version grants is its own affair.
+                findings.extend(_matrix(connection))
             return findings
     except psycopg.Error as error:
         return [
@@ -142,6 +156,16 @@ def _grants(connection: psycopg.Connection) -> Iterator[Finding]:
             Severity.error,
             f"people who aren't signed in have privileges on {name}",
             f"revoke all on {name.partition(' ')[0]} from anon, public",
+        )
+
+
+def _matrix(connection: psycopg.Connection) -> Iterator[Finding]:
+    for line in differences(matrix(connection), access_page().read_text()):
+        yield Finding(
+            "grants",
+            Severity.error,
+            f"privileges are not those of this version: {line}",
+            "grant or revoke what differs; docs/reference/access.md has all of them",
         )
 
 
@@ -301,6 +325,25 @@ def _dead_rows(connection: psycopg.Connection) -> Iterator[Finding]:
         )
 
 
+def _notifications(connection: psycopg.Connection) -> Iterator[Finding]:
+    row = connection.execute("select pg_notification_queue_usage()").fetchone()
+    assert row is not None  # noqa: S101 - a select without FROM has one row
+    usage = float(row[0])
+    if usage <= _NOTIFY_SHARE:
+        return
+    waiting = _column(
+        connection,
+        "select format('process %s (%s)', pid, application_name) from pg_stat_activity"
+        " where datname is not null and xact_start is not null and pid <> pg_backend_pid() order by xact_start limit 1",
+    )
+    yield Finding(
+        "notifications",
+        Severity.error if usage > _NOTIFY_FULL else Severity.warning,
+        f"the queue of notifications is {usage:.1%} full; once it is full, writes fail",
+        "end the oldest open transaction" + "".join(f": {one}" for one in waiting),
+    )
+
+
 def _clock(connection: psycopg.Connection) -> Iterator[Finding]:
     row = connection.execute("select extract(epoch from clock_timestamp())::float8").fetchone()
     assert row is not None  # noqa: S101 - a select without FROM has one row
@@ -351,13 +394,174 @@ def examine_api(url: str, publishable_key: str) -> list[Finding]:
 
 
 def _status(url: str, key: str) -> int:
+    return _ask(url, key)[0]
+
+
+def _ask(url: str, key: str) -> tuple[int, str, str]:
+    """Return status, body and Server header of an answer."""
     request = urllib.request.Request(url, headers={"apikey": key})  # noqa: S310 - the caller's own URL
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return int(answer.status)
+            body, server = answer.read(64 * 1024), str(answer.headers.get("server") or "")
+            return int(answer.status), body.decode(errors="replace"), server
     except urllib.error.HTTPError as error:
         with error:
-            return error.code
+            return error.code, error.read(64 * 1024).decode(errors="replace"), ""
+
+
+def examine_realtime(url: str, publishable_key: str) -> list[Finding]:
+    """Join a channel over a websocket and wait for an echo.
+
+    Args:
+        url: the HTTP origin.
+        publishable_key: the key for clients.
+    """
+    try:
+        asyncio.run(_echo(url, publishable_key))
+    except Exception as error:  # noqa: BLE001 - whatever keeps the echo away is what there is to tell
+        why = str(error) or type(error).__name__
+        return [
+            Finding(
+                "realtime",
+                Severity.error,
+                f"a channel doesn't echo: {why}",
+                "`kp logs realtime`, or `docker compose logs realtime`; new knowledge is announced to nobody",
+            )
+        ]
+    return []
+
+
+async def _echo(url: str, key: str) -> None:
+    from realtime import AsyncRealtimeClient  # noqa: PLC0415 - slow to import
+
+    word, heard, joined = secrets.token_hex(8), asyncio.Event(), asyncio.Event()
+    client = AsyncRealtimeClient(f"{url.rstrip('/')}/realtime/v1", key, auto_reconnect=False, max_retries=1)
+
+    def hear(payload: object) -> None:
+        if word in str(payload):
+            heard.set()
+
+    def changed(state: object, _: Exception | None) -> None:
+        if str(getattr(state, "value", state)) == "SUBSCRIBED":
+            joined.set()
+
+    stage = "the websocket doesn't open"
+    try:
+        async with asyncio.timeout(_ECHO_SECONDS):
+            await client.connect()
+            channel = client.channel(
+                f"kp-doctor-{word}",
+                {
+                    "config": {
+                        "private": False,
+                        "broadcast": {"ack": False, "self": True},
+                        "presence": {"key": "", "enabled": False},
+                    }
+                },
+            )
+            channel.on_broadcast("echo", hear)
+            stage = "the join isn't answered"
+            await channel.subscribe(changed)
+            await joined.wait()
+            stage = "nothing comes back"
+            await channel.send_broadcast("echo", {"word": word})
+            await heard.wait()
+    except TimeoutError:
+        raise TimeoutError(f"{stage} within {_ECHO_SECONDS:.0f} s") from None
+    finally:
+        await client.close()
+
+
+def examine_edge(url: str, publishable_key: str) -> list[Finding]:
+    """Ask the edge functions how they are, if the deployment has any.
+
+    Args:
+        url: the HTTP origin.
+        publishable_key: the key for clients.
+    """
+    try:
+        status, body, _ = _ask(f"{url.rstrip('/')}/functions/v1/health", publishable_key)
+    except OSError as error:
+        status, body = 0, str(error)
+    if status == 200 or (status == 503 and "no edge functions run" in body):  # noqa: PLR2004
+        return []
+    return [
+        Finding(
+            "edge",
+            Severity.error,
+            f"the edge functions aren't well: /functions/v1/health answers {status}: {body[:200]}",
+            "`kp logs edge`, or `docker compose logs edge`",
+        )
+    ]
+
+
+def examine_versions(url: str, publishable_key: str, expected: Mapping[str, str]) -> list[Finding]:
+    """Compare what services say of their version with what should run.
+
+    Args:
+        url: the HTTP origin.
+        publishable_key: the key for clients.
+        expected: version by service: `knowledge-persistence` (the embedded stack's origin), `auth`, `rest`.
+    """
+    origin = url.rstrip("/")
+    asked = {
+        "knowledge-persistence": lambda: json.loads(_ask(f"{origin}/", publishable_key)[1])["version"],
+        "auth": lambda: json.loads(_ask(f"{origin}/auth/v1/health", publishable_key)[1])["version"],
+        "rest": lambda: _ask(f"{origin}/rest/v1/", publishable_key)[2].rpartition("/")[2],
+    }
+    findings: list[Finding] = []
+    for service, want in expected.items():
+        try:
+            have = str(asked[service]()).strip()
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # whether it answers at all is another check
+        if have and have.removeprefix("v").split()[0] != want.removeprefix("v"):
+            findings.append(
+                Finding(
+                    "versions",
+                    Severity.warning,
+                    f"{service} runs version {have}, and {want} is installed",
+                    "start it again: `kp down` and `kp up`, or `docker compose up --detach`",
+                )
+            )
+    return findings
+
+
+def examine_disk(directory: Path) -> list[Finding]:
+    """Look at the room on the disk that holds a directory.
+
+    Args:
+        directory: the data directory, or the checkout that docker compose runs from.
+    """
+    usage = shutil.disk_usage(directory)
+    if usage.free >= _DISK_LOW:
+        return []
+    return [
+        Finding(
+            "disk",
+            Severity.error if usage.free < _DISK_OUT else Severity.warning,
+            f"{usage.free / 1024**3:.1f} GiB are left on the disk of {directory}",
+            "make room or enlarge it: a database whose disk is full takes no writes",
+        )
+    ]
+
+
+def examine_home(directory: Path) -> list[Finding]:
+    """Look at who can read the secrets of an embedded stack's data directory.
+
+    Args:
+        directory: the data directory.
+    """
+    return [
+        Finding(
+            "secrets",
+            Severity.error,
+            f"{path} can be read by others (mode {stat.S_IMODE(path.stat().st_mode):o})",
+            f"chmod 600 {path}",
+        )
+        for name in ("stack.json", "credentials.json")
+        if (path := directory / name).exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
 
 
 def examine_env_file(path: Path, values: Mapping[str, str], required: set[str]) -> list[Finding]:
