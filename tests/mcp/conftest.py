@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agents import DOORS, Agent, Door, kp_mcp, make_doorkeeper, over_http, over_stdio, serving, token_of
 from databases import Database, DatabaseServer
 from knowledge_persistence.edge.app import make_app
+from mcp_agents import DOORS, Agent, Door, kp_mcp, make_doorkeeper, over_http, over_stdio, serving, token_of
 from world import Persona, World
 
 

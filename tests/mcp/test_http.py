@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from agents import make_doorkeeper, over_http, serving, token_of
 from knowledge_persistence.edge.app import make_app
+from mcp_agents import make_doorkeeper, over_http, serving, token_of
 from world import Persona, World
 
 INITIALIZE = {

@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agents import Agent, becomes, kp_mcp, make_doorkeeper, over_http, over_stdio, serving, token_of
 from knowledge_persistence.edge.errors import of_error
 from knowledge_persistence.edge.identity import Caller, Doorkeeper
 from knowledge_persistence.errors import KnowledgePersistenceError
 from knowledge_persistence.mcp.http import Bounds, McpEndpoint
+from mcp_agents import Agent, becomes, kp_mcp, make_doorkeeper, over_http, over_stdio, serving, token_of
 from proxy import Proxy
 from world import Persona, World
 

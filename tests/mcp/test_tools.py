@@ -12,10 +12,10 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp_types import TextContent, TextResourceContents
 
-from agents import Agent
 from knowledge_persistence.mcp.answers import estimate_tokens
 from knowledge_persistence.mcp.server import INSTRUCTIONS
 from knowledge_persistence.mcp.tools import TOOLS
+from mcp_agents import Agent
 from world import Persona, World
 
 Enter = Callable[[Persona], AbstractAsyncContextManager[Agent]]
