@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from databases import Database, caches
+from databases import Database, caches, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
@@ -129,9 +132,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return clean
 
 
+def services() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+
+
 def commands() -> dict[str, list[str]]:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    return {name: services[name]["command"] for name in ("migrate", "worker")}
+    return {name: services()[name]["command"] for name in ("migrate", "worker", "edge")}
 
 
 @pytest.mark.timeout(300)
@@ -164,6 +170,33 @@ def test_the_entry_points_run_in_an_empty_environment(
         # As the worker does for as long as it works.
         listening.execute("listen knowledge_embeddings")
         assert run(*health, url=worker_url).returncode == 0
+
+    port = str(free_port())
+    [check] = [command[1:] for command in [services()["edge"]["healthcheck"]["test"]] if command[0] == "CMD"]
+    check = [part.replace("9000", port) for part in check]
+    assert run(*commands()["edge"], url=worker_url).returncode == 1, "it starts without a key to verify with"
+    with subprocess.Popen(
+        [*commands()["edge"], "--host", "127.0.0.1", "--port", port],
+        env={
+            **environment,
+            "KP_DATABASE_URL": worker_url,
+            "KP_JWT_SECRET": "a secret of 32 characters, or so",
+        },
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    ) as edge:
+        try:
+            deadline = time.monotonic() + 60
+            while run(*check).returncode != 0:
+                assert edge.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            edge.terminate()
+            said = edge.communicate(timeout=60)[1].decode()
+    assert edge.returncode == 0, said
+    assert run(*check).returncode != 0
+    assert all(json.loads(line) for line in said.splitlines())
 
 
 def test_no_package_of_the_image_is_missing_here() -> None:

@@ -37,7 +37,7 @@ PINS = {
     "analytics": "supabase/logflare:1.42.0",
     "vector": "timberio/vector:0.53.0-alpine",
 }
-OURS = {"migrate", "worker"}
+OURS = {"migrate", "worker", "edge"}
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,8 @@ def test_services_start_in_an_order_that_works(everything: dict[str, Any]) -> No
     healthy = "service_healthy"
     # The schema refers to tables of Auth and Realtime, which they make when they first start.
     assert needs["migrate"] == {"db": healthy, "auth": healthy, "realtime": healthy}
-    assert needs["worker"] == {"db": healthy, "migrate": "service_completed_successfully"}
+    for ours in ("worker", "edge"):
+        assert needs[ours] == {"db": healthy, "migrate": "service_completed_successfully"}
     # A Studio that doesn't come up must not take the API down.
     assert needs["api-gw"] == {"auth": healthy, "rest": healthy}
     assert needs["db"] == {}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -99,6 +100,9 @@ def main() -> None:
     log_as_json()
     try:
         settings = Settings.load()
+        if asked.descriptor is not None:
+            # A supervisor's: whatever else the environment names, these are its stack's functions.
+            settings = replace(settings, database_url=None)
         limits = Limits()
         if settings.edge_requests_per_minute is not None:
             limits = Limits(requests_per_minute=settings.edge_requests_per_minute)
