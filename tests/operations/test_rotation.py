@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 # The installed command may be another checkout's.
 KP = [sys.executable, "-c", "import sys; from knowledge_persistence.cli import main; sys.exit(main())"]
-DOORS = ("data API", "auth", "realtime", "direct")
+DOORS = ("data API", "auth", "realtime", "edge", "direct")
 ALL_OPEN, ALL_CLOSED = dict.fromkeys(DOORS, True), dict.fromkeys(DOORS, False)
 SUBJECT = "5b0f3f0e-6c0b-4c53-8d58-31b0cf1b9f11"
 
@@ -62,7 +62,10 @@ def doors(stack: RunningStack, token: str) -> dict[str, bool]:
     broadcast = stack.call(
         "/realtime/v1/api/broadcast", stack.bearer(token), body={"messages": [{"topic": "t", "event": "e"}]}
     )
+    # It finds out who is there before it finds out that nothing is asked; asking would load a model.
+    edge = stack.call("/functions/v1/recall", stack.bearer(token), body={})
     assert {rest.status, auth.status, broadcast.status} <= {200, 202, 401}
+    assert edge.status in {400, 401}, edge.body
     direct = True
     try:
         with connect(
@@ -78,6 +81,7 @@ def doors(stack: RunningStack, token: str) -> dict[str, bool]:
         "data API": rest.status == 200,
         "auth": auth.status == 200,
         "realtime": broadcast.status == 202,
+        "edge": edge.status == 400,
         "direct": direct,
     }
 
