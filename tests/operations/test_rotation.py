@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import yaml
 
-from databases import DatabaseServer, short_directory
+from databases import DatabaseServer, free_port, short_directory
 from knowledge_persistence import connect
 from knowledge_persistence._target import verify_token
 from knowledge_persistence.embedded import RetiredSecret, StackConfig
@@ -280,6 +280,14 @@ def test_a_dry_run_leaves_the_file(env_file: Path) -> None:
     would = rotate_env_file(env_file, Wanted(tokens=True, api_keys=True, passwords=True), dry_run=True)
     assert "POSTGRES_PASSWORD" in would.changed
     assert (env_file.read_text(), [path.name for path in env_file.parent.glob(".env*")]) == (before, [".env"])
+
+
+def test_a_database_that_is_away_leaves_nothing_begun(env_file: Path) -> None:
+    text = env_file.read_text()
+    write_private_text(env_file, text.replace("# POSTGRES_PORT=5432", f"POSTGRES_PORT={free_port()}"))
+    with pytest.raises(psycopg.OperationalError):
+        rotate_env_file(env_file, Wanted(passwords=True))
+    assert [path.name for path in env_file.parent.glob(".env*")] == [".env"]
 
 
 def test_api_keys_and_the_services_that_have_to_know(env_file: Path) -> None:

@@ -186,6 +186,9 @@ def rotate_env_file(
     backup = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     if dry_run:
         return Rotated(changed=changed, steps=steps, backup=backup)
+    if wanted.passwords:
+        # Before anything is written: a database that is away would leave a rotation to be finished first.
+        _superuser(database_url or superuser_url(path), values["POSTGRES_PASSWORD"]).close()
     write_private_text(backup, text)
     if wanted.passwords:
         write_private_text(pending, rotated)
