@@ -11,6 +11,7 @@ import httpx
 import pytest
 from postgrest.exceptions import APIError
 from supabase import Client, ClientOptions, create_client
+from supabase_functions.errors import FunctionsHttpError
 
 from node_tools import DIRECTORY, node
 
@@ -81,6 +82,61 @@ def test_supabase_py(stack: RunningStack, http: httpx.Client) -> None:
     assert similar["similarity_score"] == pytest.approx(1, abs=1e-3)
     [found] = ada.rpc("search_knowledge", {"query_text": "in which order do I lock?"}).execute().data
     assert found["title"] == "Deadlocks"
+
+
+def invoked(client: Client, function: str, **body: Any) -> Any:
+    return client.functions.invoke(function, {"body": body, "responseType": "json"})
+
+
+def test_supabase_py_invokes_functions(stack: RunningStack, http: httpx.Client) -> None:
+    ada, mallory = python_client(stack, http, "ada"), python_client(stack, http, "mallory")
+    recorded = invoked(ada, "remember", content="Lock rows in one order.")
+    question = "two transactions wait for each other"
+
+    assert invoked(mallory, "recall", query=question) == []
+    forger = python_client(stack, http, "forger", {"x-workspace-id": recorded["workspace_id"]})
+    anonymous = create_client(stack.url, stack.config.publishable_key, ClientOptions(httpx_client=http))
+    for client, status in ((forger, 403), (anonymous, 401)):
+        with pytest.raises(FunctionsHttpError) as caught:
+            invoked(client, "recall", query=question)
+        assert caught.value.status == status
+
+    [found] = invoked(ada, "recall", query=question)
+    assert found["knowledge_id"] == recorded["knowledge_id"]
+    # Not a word of the question is in it.
+    assert (found["keyword_score"], found["vector_score"] > 0) == (None, True)
+    assert invoked(ada, "context", situation=question)[0]["knowledge_id"] == recorded["knowledge_id"]
+    assert invoked(ada, "gotchas", problem=question) == []
+    embedded = invoked(ada, "embed", texts=[question], purpose="query")
+    arguments = {
+        "query_embedding": str(embedded["embeddings"][0]),
+        "embedding_model": embedded["embedding_model"],
+        "similarity_threshold": 0.0,
+    }
+    [similar] = ada.rpc("find_similar_knowledge", arguments).execute().data
+    assert similar["id"] == recorded["knowledge_id"]
+
+
+def test_supabase_js_invokes_functions(stack: RunningStack) -> None:
+    result = subprocess.run(
+        [node(), str(DIRECTORY / "functions_client.mjs"), stack.url, stack.config.publishable_key],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["foreign"] == []
+    assert answer["forged"]["status"] == 403
+    assert answer["forged"]["body"]["code"] == "PT403"
+    assert answer["anonymous"]["status"] == 401
+    assert answer["invalid"]["status"] == 400
+    assert "max_results" in answer["invalid"]["body"]["message"]
+    assert answer["recorded"]["outcome"] == "created"
+    assert [row["knowledge_id"] for row in answer["recalled"]] == [answer["recorded"]["knowledge_id"]]
+    assert [row["knowledge_id"] for row in answer["context"]] == [answer["recorded"]["knowledge_id"]]
+    assert (answer["gotchas"], answer["dimensions"]) == ([], 384)
 
 
 def test_supabase_js(stack: RunningStack) -> None:

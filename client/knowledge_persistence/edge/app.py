@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from starlette.types import Lifespan
 
 PREFIX: Final = "/functions/v1"
+#: A header's value: an empty one is none.
+_UUID_OR_NOTHING: Final = "^([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$"
 #: Seconds for which the answer to `health` is kept: it asks the database, and anybody may ask for it.
 _HEALTH_SECONDS: Final = 1.0
 
@@ -234,7 +236,7 @@ def make_app(
     agents = McpEndpoint(edge.admit, origins=origins)
     app = FastAPI(
         title="KnowledgePersistence-AI: edge functions",
-        description="Semantic memory over HTTP. The publishable key goes as `apikey`, who you are as a bearer token.",
+        description="Semantic memory over HTTP. Who you are goes as a bearer token, the publishable key as `apikey`.",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -257,7 +259,7 @@ def make_app(
             route_class_override=FunctionRoute,
             responses=_PROBLEMS,
             operation_id=name,
-            openapi_extra={"security": [{"apikey": [], "bearer": []}]},
+            openapi_extra={"security": [{"bearer": []}]},
         )
     health = _health(edge)
     app.add_api_route(
@@ -313,21 +315,19 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         servers=[{"url": PREFIX}],
     )
     described["components"]["securitySchemes"] = {
-        "apikey": {
-            "type": "apiKey",
-            "in": "header",
-            "name": "apikey",
-            "description": "The publishable key, which opens the door and says nothing of who comes.",
-        },
         "bearer": {
             "type": "http",
             "scheme": "bearer",
             "description": "A user's access token, an agent's token (kpt_…), or the secret key.",
         },
     }
-    context = {
-        "x-workspace-id": "The workspace to work in; else the session's, else the user's own.",
-        "x-session-id": "The session to work in.",
+    headers = {
+        "apikey": ("The publishable key. A gateway may want it; it says nothing of who comes.", None),
+        "x-workspace-id": (
+            "The workspace to work in; else the session's, else the user's own.",
+            _UUID_OR_NOTHING,
+        ),
+        "x-session-id": ("The session to work in.", _UUID_OR_NOTHING),
     }
     for path in described["paths"].values():
         for operation in path.values():
@@ -339,9 +339,11 @@ def _describe(app: FastAPI) -> dict[str, Any]:
                     "in": "header",
                     "required": False,
                     "description": description,
-                    "schema": {"type": "string", "format": "uuid"},
+                    "schema": {"type": "string"}
+                    if pattern is None
+                    else {"type": "string", "pattern": pattern},
                 }
-                for name, description in context.items()
+                for name, (description, pattern) in headers.items()
             )
     app.openapi_schema = described
     return described
