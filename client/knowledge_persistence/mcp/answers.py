@@ -115,7 +115,7 @@ def pack(entries: Sequence[tuple[str, str]], max_tokens: int, more: str) -> str:
         room = left - estimate_tokens(head) - 8
         share = room if number == len(entries) - 1 else max(room // 2, min(room, 2 * _WORTH_SHOWING))
         allowed = max(min(whole, share), 0)
-        if lines and allowed < min(whole, _WORTH_SHOWING):
+        if lines and (room < 0 or allowed < min(whole, _WORTH_SHOWING)):
             lines.append(more.format(len(entries) - number))
             break
         kept, is_cut = cut(text, allowed)
@@ -133,23 +133,25 @@ def recalled(found: Sequence[RecalledKnowledge], max_tokens: int) -> str:
     for item in found:
         # A title that was made of the content says nothing more.
         made = item.content.lstrip().startswith(item.title.rstrip("…"))
-        title = "" if made else f"{one_line(item.title)} "
+        title = "" if made else f"{_short(item.title, 40)} "
         entries.append((f"{title}({_marks(item)}) id={item.knowledge_id}", item.content))
     return pack(entries, max_tokens, "{} more found; a larger max_tokens shows them.")
 
 
 def _marks(item: RecalledKnowledge) -> str:
-    return ", ".join(
-        filter(
-            None,
-            (
-                item.category if item.category != "general" else item.knowledge_type,
-                "not validated" if item.validation_status == "pending" else item.validation_status,
-                one_line(item.project_context, 60) if item.project_context else None,
-                f"{item.created_at:%Y-%m-%d}",
-            ),
-        )
-    )
+    marks = [
+        _short(item.category, 15) if item.category != "general" else item.knowledge_type,
+        "not validated" if item.validation_status == "pending" else item.validation_status,
+        None if item.project_context is None else _short(item.project_context, 20),
+        f"{item.created_at:%Y-%m-%d}",
+    ]
+    return ", ".join(mark for mark in marks if mark)
+
+
+def _short(text: str, tokens: int) -> str:
+    """Return a text on one line, of so many tokens at most."""
+    kept, is_cut = cut(one_line(text), tokens - 1)
+    return f"{kept}…" if is_cut else kept
 
 
 def found_gotchas(found: Sequence[FoundGotcha], max_tokens: int) -> str:
@@ -160,7 +162,7 @@ def found_gotchas(found: Sequence[FoundGotcha], max_tokens: int) -> str:
     for one in found:
         match = "SAME PROBLEM" if one.exact_match else "similar"
         met = f"met {_times(one.frequency_encountered)}, confidence {one.confidence:.2f}"
-        heading = f"{match}: {one_line(one.problem_signature)} ({met}) id={one.knowledge_id}"
+        heading = f"{match}: {_short(one.problem_signature, 60)} ({met}) id={one.knowledge_id}"
         entries.append((heading, "\n".join(_known_against(one))))
     return pack(entries, max_tokens, "{} more; a larger max_tokens shows them.")
 
@@ -186,23 +188,25 @@ def _times(count: int) -> str:
 
 def item_whole(item: KnowledgeItem, max_tokens: int | None = None) -> str:
     """Tell one item whole, or as much of it as there is room for."""
-    facts = [
-        f"type: {item.knowledge_type}, category: {one_line(item.category, 60)}",
+    facts = [_short(item.title, 60), f"id={item.id}"]
+    if item.superseded_by:
+        facts.append(f"REPLACED by id={item.superseded_by}: read that one instead")
+    facts += [
+        f"type: {item.knowledge_type}, category: {_short(item.category, 15)}",
         f"status: {item.validation_status}",
         f"recorded: {item.created_at:%Y-%m-%d}",
     ]
     if item.project_context:
-        facts.append(f"project: {one_line(item.project_context, 60)}")
-    if item.retrieval_triggers:
-        facts.append(f"tags: {', '.join(one_line(tag, 60) for tag in item.retrieval_triggers)}")
+        facts.append(f"project: {_short(item.project_context, 20)}")
     if item.success_count or item.failure_count:
         facts.append(f"applied: worked {_times(item.success_count)}, failed {_times(item.failure_count)}")
-    if item.superseded_by:
-        facts.append(f"REPLACED by id={item.superseded_by}: read that one instead")
-    head = f"{one_line(item.title)}\nid={item.id}\n" + "\n".join(facts)
+    if item.retrieval_triggers:
+        tags = ", ".join(item.retrieval_triggers)
+        facts.append(f"tags: {tags if max_tokens is None else _short(tags, max_tokens // 5)}")
+    head = "\n".join(facts)
     body, is_cut = indented(item.content), False
     if max_tokens is not None:
-        body, is_cut = cut(body, max(max_tokens - estimate_tokens(head), _WORTH_SHOWING))
+        body, is_cut = cut(body, max(max_tokens - estimate_tokens(head) - 15, 0))
     return f"{head}\n\n{body}" + (f"\n[…cut at {max_tokens} tokens]" if is_cut else "")
 
 

@@ -75,6 +75,9 @@ class WrongArgumentsError(Exception):
 
 A = TypeVar("A", bound=Arguments)
 
+#: Tokens for what start_session says before the brief.
+_HEADLINES: Final = 90
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec(Generic[A]):
@@ -176,14 +179,14 @@ class _StartSession(Arguments):
 
 async def _start_session(seat: Seat, given: _StartSession) -> Answer:
     session, before = await seat.begin(given.resume, project=given.project)
-    brief = await session.resume_brief(max_tokens=given.max_tokens, situation=given.task)
+    brief = await session.resume_brief(max_tokens=given.max_tokens - _HEADLINES, situation=given.task)
     lines: list[str] = []
     if before is not None:
-        lines.append(f'Session "{one_line(before.session_identifier)}" ended.')
+        lines.append(f'Session "{one_line(before.session_identifier, 60)}" ended.')
     project = session.started.project_context
     lines.append(
-        f'Session "{one_line(session.identifier)}" {"resumed" if session.resumed else "started"}'
-        + (f" on {one_line(project)}." if project else ".")
+        f'Session "{one_line(session.identifier, 60)}" {"resumed" if session.resumed else "started"}'
+        + (f" on {one_line(project, 60)}." if project else ".")
     )
     lines.append(brief.text or "Nothing is known yet. Record what you learn with remember.")
     return Answer("\n".join(lines))
@@ -233,7 +236,7 @@ class _Recall(Arguments):
     ]
     kind: Annotated[KnowledgeKind | None, Field(description="Only this type of knowledge.")] = None
     max_results: Annotated[int, Field(ge=1, le=30)] = 6
-    max_tokens: Annotated[int, Field(ge=100, le=16_000, description="How long the answer may be.")] = 1200
+    max_tokens: Annotated[int, Field(ge=200, le=16_000, description="How long the answer may be.")] = 1200
 
 
 async def _recall(seat: Seat, given: _Recall) -> Answer:
@@ -251,7 +254,7 @@ class _FindGotchas(Arguments):
         Text, Field(description="The error text or stack trace as it is; or what goes wrong, in words.")
     ]
     max_results: Annotated[int, Field(ge=1, le=10)] = 3
-    max_tokens: Annotated[int, Field(ge=100, le=16_000, description="How long the answer may be.")] = 1000
+    max_tokens: Annotated[int, Field(ge=200, le=16_000, description="How long the answer may be.")] = 1000
 
 
 async def _find_gotchas(seat: Seat, given: _FindGotchas) -> Answer:
@@ -262,7 +265,7 @@ async def _find_gotchas(seat: Seat, given: _FindGotchas) -> Answer:
 
 class _GetItem(Arguments):
     id: Annotated[UUID, Field(description="The item's id.")]
-    max_tokens: Annotated[int, Field(ge=100, le=32_000, description="How long the answer may be.")] = 4000
+    max_tokens: Annotated[int, Field(ge=250, le=32_000, description="How long the answer may be.")] = 4000
 
 
 async def _get_item(seat: Seat, given: _GetItem) -> Answer:
