@@ -1,7 +1,7 @@
 -- Portability: a workspace as lines of text, and back.
 --
 -- Owns: export_header and export_records (what the caller may see of a workspace, one JSON object a line), the
--- import_… functions that take such lines in, private.imported_items (which line became which item).
+-- import_… functions that take such lines in, private.imported_items (which line became which item), edit_knowledge.
 --
 -- Invariants
 --   * An export reads as the caller: it holds what row-level security shows, and nothing else. What a merge moved is
@@ -138,7 +138,8 @@ create type public.exported_record as (key text, line text);
 comment on type public.exported_record is 'One line of an export, and the key after which the next page begins.';
 
 create function public.export_records(
-  section text, after text default null, max_rows integer default 500, with_embeddings boolean default false
+  section text, after text default null, max_rows integer default 500, with_embeddings boolean default false,
+  item_context jsonb default null
 )
 returns setof public.exported_record
 language plpgsql
@@ -174,7 +175,9 @@ begin
       with page as materialized (
         select x.key, x.id
           from (select (case when k.validation_status = 'deprecated' or k.superseded_by is not null then '0' else '1' end) || k.id as key, k.id
-                  from public.knowledge_items k where k.workspace_id = v_workspace) x
+                  from public.knowledge_items k
+                 where k.workspace_id = v_workspace
+                   and (export_records.item_context is null or k.context_data @> export_records.item_context)) x
          where x.key > v_after
          order by x.key limit export_records.max_rows
       )
@@ -253,8 +256,85 @@ begin
   end if;
 end
 $$;
-comment on function public.export_records(text, text, integer, boolean) is
-  'A page of an export of the current workspace: what the caller sees of one section (session, item, history, relationship, link, duplicate, merge, test, result), one JSON object a line, from the key of the last one on. Pages belong together when export_header says the same state before and after, or in one repeatable-read transaction.';
+comment on function public.export_records(text, text, integer, boolean, jsonb) is
+  'A page of an export of the current workspace: what the caller sees of one section (session, item, history, relationship, link, duplicate, merge, test, result), one JSON object a line, from the key of the last one on; with item_context only items whose context_data holds it. Pages belong together when export_header says the same state before and after, or in one repeatable-read transaction.';
+
+-- -- edit, as files in a folder are ---------------------------------------------------------------------------------
+
+create type public.edited_knowledge as (
+  knowledge_id uuid, outcome text, validation_status text, updated_at timestamptz
+);
+comment on type public.edited_knowledge is 'An item after an edit. outcome: edited or unchanged.';
+
+create function public.edit_knowledge(
+  knowledge_id uuid, changes jsonb, unchanged_since timestamptz default null, allow_credentials boolean default false
+)
+returns setof public.edited_knowledge
+language plpgsql
+volatile
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_item public.knowledge_items;
+  v_new public.knowledge_items;
+  v_unknown text;
+begin
+  if jsonb_typeof(edit_knowledge.changes) is distinct from 'object' then
+    perform private.fail('PT400', 'changes is an object of columns and their new values');
+  end if;
+  select c.key into v_unknown
+    from jsonb_object_keys(edit_knowledge.changes) c (key)
+   where c.key not in ('title', 'content', 'knowledge_type', 'category', 'subcategory', 'context_data', 'importance_score',
+     'retrieval_triggers', 'project_context', 'valid_from', 'valid_to')
+   limit 1;
+  if v_unknown is not null then
+    perform private.fail('PT400', format('%s is not edited', v_unknown),
+      'it is title, content, knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, valid_from or valid_to');
+  end if;
+  select k.* into v_item from public.knowledge_items k where k.id = edit_knowledge.knowledge_id;
+  if v_item.id is null then
+    perform private.fail('PT404', 'no such knowledge item');
+  end if;
+  if not (select a.is_editable from private.item_access(v_item.id) a) then
+    perform private.fail('PT403', 'this item is not yours to edit',
+      'its author edits it, and maintainers and owners of the workspace');
+  end if;
+  perform from public.knowledge_items k where k.id = v_item.id for no key update;
+  select k.* into v_item from public.knowledge_items k where k.id = v_item.id;
+  if v_item.updated_at is distinct from edit_knowledge.unchanged_since and edit_knowledge.unchanged_since is not null then
+    perform private.fail('PT409', 'the item has changed since', 'read it again, and decide what becomes of the other change');
+  end if;
+  v_new := jsonb_populate_record(v_item, edit_knowledge.changes);
+  if (v_new.title, v_new.content, v_new.knowledge_type, v_new.category, v_new.subcategory, v_new.context_data,
+      v_new.importance_score, v_new.retrieval_triggers, v_new.project_context, v_new.valid_from, v_new.valid_to)
+     is not distinct from
+     (v_item.title, v_item.content, v_item.knowledge_type, v_item.category, v_item.subcategory, v_item.context_data,
+      v_item.importance_score, v_item.retrieval_triggers, v_item.project_context, v_item.valid_from, v_item.valid_to) then
+    return query select v_item.id, 'unchanged'::text, v_item.validation_status::text, v_item.updated_at;
+    return;
+  end if;
+  -- Read by the trigger that refuses credentials, and set back below.
+  perform set_config('app.allow_credentials', case when edit_knowledge.allow_credentials then 'on' else '' end, true);
+  begin
+    update public.knowledge_items k
+       set title = v_new.title, content = v_new.content, knowledge_type = v_new.knowledge_type, category = v_new.category,
+           subcategory = v_new.subcategory, context_data = v_new.context_data, importance_score = v_new.importance_score,
+           retrieval_triggers = v_new.retrieval_triggers, project_context = v_new.project_context,
+           valid_from = v_new.valid_from, valid_to = v_new.valid_to
+     where k.id = v_item.id;
+  exception when unique_violation then
+    perform private.fail('PT409', 'an item of this author''s says exactly this already', 'deprecate one of the two');
+  end;
+  perform set_config('app.allow_credentials', '', true);
+  return query
+    select k.id, 'edited'::text, k.validation_status::text, k.updated_at
+      from public.knowledge_items k where k.id = v_item.id;
+end
+$$;
+comment on function public.edit_knowledge(uuid, jsonb, timestamptz, boolean) is
+  'Changes columns of an item: title, content, knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, valid_from, valid_to. With unchanged_since (the updated_at that was read) an edit never overwrites another. An edit of a validated item by its author makes it pending again. What a record renders is edited in the record.';
 
 -- -- import ----------------------------------------------------------------------------------------------------
 
@@ -1098,7 +1178,7 @@ comment on function public.import_workspace(jsonb, jsonb) is
   'Makes the workspace that an export is of, under its own id and with those of its members who have accounts here, or finds it. For service_role; a user imports into a workspace of the user''s own.';
 
 revoke execute on function
-  private.visible_merges(uuid), public.export_header(boolean), public.export_records(text, text, integer, boolean),
+  private.visible_merges(uuid), public.edit_knowledge(uuid, jsonb, timestamptz, boolean), public.export_header(boolean), public.export_records(text, text, integer, boolean, jsonb),
   private.import_person(private.import_context, uuid), private.import_derived_id(private.import_context, uuid),
   private.import_session_id(private.import_context, uuid), private.import_session_of(private.import_context, uuid),
   private.import_item_of(private.import_context, uuid), private.import_items_of(private.import_context, uuid[]),
@@ -1111,8 +1191,9 @@ revoke execute on function
   public.import_workspace(jsonb, jsonb)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.imported_item(), private.visible_merges(uuid), public.export_header(boolean), public.export_records(text, text, integer, boolean),
+  private.imported_item(), private.visible_merges(uuid), public.export_header(boolean), public.export_records(text, text, integer, boolean, jsonb),
   private.import_lines(text[], uuid, jsonb, boolean, boolean),
   public.import_records(text[], uuid, jsonb, boolean, boolean)
   to authenticated, service_role;
 grant execute on function private.restore_workspace(jsonb, jsonb), public.import_workspace(jsonb, jsonb) to service_role;
+grant execute on function public.edit_knowledge(uuid, jsonb, timestamptz, boolean) to authenticated;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from asyncio import CancelledError
+from contextlib import asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
@@ -37,11 +38,13 @@ from knowledge_persistence.errors import (
 from knowledge_persistence.models import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from psycopg.abc import Params, QueryNoTemplate
 
     from knowledge_persistence._values import Argument, CallMode, Scalar
+
+    from .transport import AsyncReader
 
 _SETUP: Final = """
 select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
@@ -240,6 +243,34 @@ class AsyncDirectTransport:
         )
         return rows[0]["replayed"] is True
 
+    @asynccontextmanager
+    async def snapshot(self, context: RequestContext) -> AsyncGenerator[AsyncReader]:
+        """Read as of one moment, by as many calls as it takes; see `AsyncTransport.snapshot`."""
+        pool = await self._opened()
+        connection = await self._borrow(pool)
+
+        async def read(function: str, arguments: Mapping[str, Argument]) -> list[Row]:
+            values = {name: _adapt(value) for name, value in arguments.items()}
+            try:
+                cursor = await connection.execute(_call_query(function, tuple(arguments)), values)
+                return await cursor.fetchall()
+            except psycopg.Error as error:
+                raise _error(error, self._where, sent=True) from error
+
+        try:
+            try:
+                await connection.execute("begin isolation level repeatable read read only")
+                await connection.execute(_SETUP, self._setup(context))
+            except psycopg.Error as error:
+                raise _error(error, self._where, sent=True) from error
+            yield read
+            await connection.execute("commit")
+        except BaseException:
+            await connection.close()
+            raise
+        finally:
+            await pool.putconn(connection)
+
     async def identity(self) -> Identity:
         """Say whose claims are stated; the connection must work for that."""
         await self.open()
@@ -259,14 +290,7 @@ class AsyncDirectTransport:
                 "the access token has expired", code="PT401", status=401, hint="sign in again"
             )
         pool = await self._opened()
-        setup = (
-            self._role,
-            self._claims_text,
-            self._subject,
-            str(context.workspace or ""),
-            str(context.session or ""),
-            self._timeout,
-        )
+        setup = self._setup(context)
         connection = await self._borrow(pool)
         sent = False
         try:
@@ -293,6 +317,16 @@ class AsyncDirectTransport:
         if ending.statusmessage != "COMMIT":
             raise TransportError(f"the database answered commit with {ending.statusmessage}")
         return rows
+
+    def _setup(self, context: RequestContext) -> tuple[str, ...]:
+        return (
+            self._role,
+            self._claims_text,
+            self._subject,
+            str(context.workspace or ""),
+            str(context.session or ""),
+            self._timeout,
+        )
 
     async def _borrow(self, pool: AsyncConnectionPool[AsyncConnection[Row]]) -> AsyncConnection[Row]:
         before = async_cancellations()

@@ -165,6 +165,10 @@ class AsyncHttpTransport:
 
         return await self._send(build, context)
 
+    def snapshot(self, context: RequestContext) -> None:
+        """Say that each request sees its own moment; see `AsyncTransport.snapshot`."""
+        del context
+
     async def identity(self) -> Identity:
         """Ask the deployment who this client is."""
         if self.sign_in is not None:

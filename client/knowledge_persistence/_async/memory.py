@@ -7,6 +7,7 @@ from .events import AsyncEventMethods
 from .graph import AsyncGraphMethods
 from .history import AsyncHistoryMethods
 from .knowledge import AsyncKnowledgeMethods
+from .portability import AsyncPortabilityMethods
 from .quality import AsyncQualityMethods
 from .specialised import AsyncSpecialisedMethods
 
@@ -19,5 +20,6 @@ class AsyncMemory(
     AsyncHistoryMethods,
     AsyncEventMethods,
     AsyncBriefingMethods,
+    AsyncPortabilityMethods,
 ):
     """Record, recall, validate, relate: the same under the client and under one of its sessions."""

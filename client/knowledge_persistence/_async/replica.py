@@ -14,11 +14,13 @@ from knowledge_persistence.errors import ServerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from knowledge_persistence._values import Argument, CallMode, RequestContext, Row, Scalar
     from knowledge_persistence.models import Identity
 
     from .direct import AsyncDirectTransport
+    from .transport import AsyncReader
 
 #: Seconds for which a replica that can't be reached is left alone.
 _AWAY: Final = 15.0
@@ -94,6 +96,10 @@ class AsyncReplicaTransport:
             except (TransportError, ServerError) as error:
                 self._note(error)
         return await self._primary.select(table, columns, context, equal=equal, order=order, limit=limit)
+
+    def snapshot(self, context: RequestContext) -> AbstractAsyncContextManager[AsyncReader]:
+        """Read from the primary as of one moment; see `AsyncTransport.snapshot`."""
+        return self._primary.snapshot(context)
 
     async def identity(self) -> Identity:
         """Say whose claims are stated; the connection to the primary must work for that."""

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from knowledge_persistence._values import Argument, CallMode, RequestContext, Row, Scalar
     from knowledge_persistence.models import Identity
+
+
+class AsyncReader(Protocol):
+    """Calls a function that only reads, and returns its rows."""
+
+    async def __call__(self, function: str, arguments: Mapping[str, Argument]) -> list[Row]:
+        """Call it."""
+        ...
 
 
 class AsyncTransport(Protocol):
@@ -63,6 +72,14 @@ class AsyncTransport(Protocol):
             equal: only rows where these columns have these values.
             order: the column to sort by, the largest first.
             limit: so many rows at most.
+        """
+        ...
+
+    def snapshot(self, context: RequestContext) -> AbstractAsyncContextManager[AsyncReader] | None:
+        """Begin to read as of one moment; None: this door can't, each of its calls sees its own moment.
+
+        Args:
+            context: the workspace and session to name.
         """
         ...
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from asyncio import CancelledError
+from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
@@ -38,11 +39,13 @@ from knowledge_persistence.errors import (
 from knowledge_persistence.models import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from psycopg.abc import Params, QueryNoTemplate
 
     from knowledge_persistence._values import Argument, CallMode, Scalar
+
+    from .transport import Reader
 
 _SETUP: Final = """
 select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
@@ -239,6 +242,34 @@ class DirectTransport:
         rows = self._transaction(_HAS_REPLAYED, {"position": position}, RequestContext(), read_only=True)
         return rows[0]["replayed"] is True
 
+    @contextmanager
+    def snapshot(self, context: RequestContext) -> Generator[Reader]:
+        """Read as of one moment, by as many calls as it takes; see `Transport.snapshot`."""
+        pool = self._opened()
+        connection = self._borrow(pool)
+
+        def read(function: str, arguments: Mapping[str, Argument]) -> list[Row]:
+            values = {name: _adapt(value) for name, value in arguments.items()}
+            try:
+                cursor = connection.execute(_call_query(function, tuple(arguments)), values)
+                return cursor.fetchall()
+            except psycopg.Error as error:
+                raise _error(error, self._where, sent=True) from error
+
+        try:
+            try:
+                connection.execute("begin isolation level repeatable read read only")
+                connection.execute(_SETUP, self._setup(context))
+            except psycopg.Error as error:
+                raise _error(error, self._where, sent=True) from error
+            yield read
+            connection.execute("commit")
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            pool.putconn(connection)
+
     def identity(self) -> Identity:
         """Say whose claims are stated; the connection must work for that."""
         self.open()
@@ -258,14 +289,7 @@ class DirectTransport:
                 "the access token has expired", code="PT401", status=401, hint="sign in again"
             )
         pool = self._opened()
-        setup = (
-            self._role,
-            self._claims_text,
-            self._subject,
-            str(context.workspace or ""),
-            str(context.session or ""),
-            self._timeout,
-        )
+        setup = self._setup(context)
         connection = self._borrow(pool)
         sent = False
         try:
@@ -292,6 +316,16 @@ class DirectTransport:
         if ending.statusmessage != "COMMIT":
             raise TransportError(f"the database answered commit with {ending.statusmessage}")
         return rows
+
+    def _setup(self, context: RequestContext) -> tuple[str, ...]:
+        return (
+            self._role,
+            self._claims_text,
+            self._subject,
+            str(context.workspace or ""),
+            str(context.session or ""),
+            self._timeout,
+        )
 
     def _borrow(self, pool: ConnectionPool[Connection[Row]]) -> Connection[Row]:
         before = cancellations()

@@ -166,6 +166,10 @@ class HttpTransport:
 
         return self._send(build, context)
 
+    def snapshot(self, context: RequestContext) -> None:
+        """Say that each request sees its own moment; see `Transport.snapshot`."""
+        del context
+
     def identity(self) -> Identity:
         """Ask the deployment who this client is."""
         if self.sign_in is not None:

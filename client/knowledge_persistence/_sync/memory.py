@@ -8,6 +8,7 @@ from .events import EventMethods
 from .graph import GraphMethods
 from .history import HistoryMethods
 from .knowledge import KnowledgeMethods
+from .portability import PortabilityMethods
 from .quality import QualityMethods
 from .specialised import SpecialisedMethods
 
@@ -20,5 +21,6 @@ class Memory(
     HistoryMethods,
     EventMethods,
     BriefingMethods,
+    PortabilityMethods,
 ):
     """Record, recall, validate, relate: the same under the client and under one of its sessions."""

@@ -15,11 +15,13 @@ from knowledge_persistence.errors import ServerError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from knowledge_persistence._values import Argument, CallMode, RequestContext, Row, Scalar
     from knowledge_persistence.models import Identity
 
     from .direct import DirectTransport
+    from .transport import Reader
 
 #: Seconds for which a replica that can't be reached is left alone.
 _AWAY: Final = 15.0
@@ -91,6 +93,10 @@ class ReplicaTransport:
             except (TransportError, ServerError) as error:
                 self._note(error)
         return self._primary.select(table, columns, context, equal=equal, order=order, limit=limit)
+
+    def snapshot(self, context: RequestContext) -> AbstractContextManager[Reader]:
+        """Read from the primary as of one moment; see `Transport.snapshot`."""
+        return self._primary.snapshot(context)
 
     def identity(self) -> Identity:
         """Say whose claims are stated; the connection to the primary must work for that."""

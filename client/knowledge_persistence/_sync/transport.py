@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from knowledge_persistence._values import Argument, CallMode, RequestContext, Row, Scalar
     from knowledge_persistence.models import Identity
+
+
+class Reader(Protocol):
+    """Calls a function that only reads, and returns its rows."""
+
+    def __call__(self, function: str, arguments: Mapping[str, Argument]) -> list[Row]:
+        """Call it."""
+        ...
 
 
 class Transport(Protocol):
@@ -64,6 +73,14 @@ class Transport(Protocol):
             equal: only rows where these columns have these values.
             order: the column to sort by, the largest first.
             limit: so many rows at most.
+        """
+        ...
+
+    def snapshot(self, context: RequestContext) -> AbstractContextManager[Reader] | None:
+        """Begin to read as of one moment; None: this door can't, each of its calls sees its own moment.
+
+        Args:
+            context: the workspace and session to name.
         """
         ...
 

@@ -52,6 +52,13 @@ from .knowledge import (
     WorkspaceMember,
     WorkspaceRole,
 )
+from .portability import (
+    EditedKnowledge,
+    ExportedHeader,
+    ExportedRecord,
+    ImportedLine,
+    ImportOutcome,
+)
 from .quality import (
     ItemRank,
     Judgement,
@@ -115,11 +122,14 @@ __all__ = [
     "DuplicateOutcome",
     "DuplicateProposal",
     "DuplicateStatus",
+    "EditedKnowledge",
     "EmbeddingJob",
     "EmbeddingModel",
     "EndedSession",
     "EventKind",
     "EventSubject",
+    "ExportedHeader",
+    "ExportedRecord",
     "ForgottenKnowledge",
     "FoundGotcha",
     "Gotcha",
@@ -128,6 +138,8 @@ __all__ = [
     "HistoryChange",
     "HistoryEntry",
     "Identity",
+    "ImportOutcome",
+    "ImportedLine",
     "ItemRank",
     "JSONObject",
     "Judgement",
