@@ -54,6 +54,8 @@ class Settings:
         embedding_model_path: an ONNX file to use instead of the packaged one (`KP_EMBEDDING_MODEL_PATH`).
         chat_model: what answers and judges validation tests (`KP_CHAT_MODEL`); it is sent what memory holds.
         edge_requests_per_minute: what one user may ask of the edge functions (`KP_EDGE_REQUESTS_PER_MINUTE`).
+        metrics_port: where the worker serves metrics and health (`KP_METRICS_PORT`); None: nowhere.
+        metrics_host: the address that it serves them on (`KP_METRICS_HOST`).
         openai_api_key: `OPENAI_API_KEY`.
         openai_base_url: `OPENAI_BASE_URL`.
     """
@@ -75,6 +77,8 @@ class Settings:
     embedding_model_path: Path | None = None
     chat_model: str | None = None
     edge_requests_per_minute: int | None = None
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     openai_api_key: str | None = None
     openai_base_url: str | None = None
 
@@ -119,6 +123,8 @@ class Settings:
             edge_requests_per_minute=_positive(
                 "KP_EDGE_REQUESTS_PER_MINUTE", get("KP_EDGE_REQUESTS_PER_MINUTE")
             ),
+            metrics_port=_positive("KP_METRICS_PORT", get("KP_METRICS_PORT")),
+            metrics_host=get("KP_METRICS_HOST") or "127.0.0.1",
             openai_api_key=get("OPENAI_API_KEY"),
             openai_base_url=get("OPENAI_BASE_URL"),
         )

@@ -2,10 +2,13 @@
 
 It claims jobs as `service_role` over the direct transport, embeds them, stores the vectors. It is woken by
 `knowledge_embeddings` and looks by itself now and then, so that a lost notification costs seconds, not a
-vector. A worker that dies in the middle loses nothing: its claims are leases.
+vector. A worker that dies in the middle loses nothing: its claims are leases. It serves every registered model
+whose embedder it can make, so that during a switch both models have one.
 
 Once an hour it calls `run_maintenance`. Of several workers one does the work; what fails is logged as an error
 and does not keep texts from being embedded.
+
+Where a port was chosen it serves `/metrics` for Prometheus and `/health`.
 
 `python -m knowledge_persistence.worker` is what the embedded stack runs.
 """
@@ -20,14 +23,18 @@ import random
 import signal
 import sys
 import time
+from collections import Counter as Tally
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ._async.client import AsyncKnowledgeClient
 from ._async.direct import AsyncDirectTransport
 from ._target import read_embedded_stack
 from ._values import vector_text
-from .embedders import make_embedder
+from .embedders import make_embedder, make_embedder_for
 from .errors import (
     APIError,
     ConfigurationError,
@@ -36,13 +43,14 @@ from .errors import (
     NotRunningError,
     TransportError,
 )
+from .operations.metrics import DatabaseCollector, Health, serve_metrics
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from .embedders import Embedder, Vectors
-    from .models import JSON, EmbeddingJob
+    from .embedders import Embedder
+    from .models import JSON, EmbeddingJob, EmbeddingModel
 
 #: Seconds after which the worker looks for jobs though nobody woke it.
 _POLL: Final = 5.0
@@ -52,6 +60,9 @@ _LEASE: Final = 120
 _MAINTENANCE: Final = 3600.0
 #: Seconds before the first, second, … attempt to reach the database again.
 _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+#: Seconds without a word from the database after which a worker is not well. A slow provider takes two minutes.
+_SILENCE: Final = 300.0
 
 log = logging.getLogger("knowledge_persistence.worker")
 
@@ -65,30 +76,82 @@ class Report:
     failed: int = 0
 
 
+class Metrics:
+    """What a worker counts, and what `/metrics` shows of it and of its database.
+
+    Args:
+        database_url: PostgreSQL URL, login authenticator.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(DatabaseCollector(database_url))
+        self.embeddings = Counter(
+            "kp_worker_embeddings",
+            "Texts that this worker is done with, by model and outcome: stored, stale, failed.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
+        self.batch_seconds = Histogram(
+            "kp_worker_batch_seconds",
+            "Time to embed a batch.",
+            ["model"],
+            registry=self.registry,
+            buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+        )
+        self.maintenance = Counter(
+            "kp_worker_maintenance",
+            "Tasks of maintenance that this worker ran, by outcome: done, failed, skipped.",
+            ["task", "outcome"],
+            registry=self.registry,
+        )
+        self.connected = Gauge(
+            "kp_worker_last_contact_timestamp_seconds",
+            "When the database last answered this worker.",
+            registry=self.registry,
+        )
+
+
 @dataclass(slots=True)
 class Worker:
     """Embed what waits for a vector.
 
     Attributes:
         database_url: PostgreSQL URL, login authenticator.
-        embedder: the model; only jobs of its model are taken.
+        embedder: the model that it was set up for.
+        make: makes the embedder of another registered model, by name and dimensions; None: it can't. Without it
+            only jobs of the embedder's model are taken.
         batch: how many texts are claimed at once.
         poll: seconds after which it looks though nobody woke it.
+        lease: seconds for which claimed texts are its own.
         maintenance: seconds between two runs of maintenance.
+        metrics_port: where `/metrics` and `/health` are served; 0: any free port; None: nowhere.
+        metrics_host: the address that they are served on.
         report: what it did so far.
     """
 
     database_url: str = field(repr=False)
     embedder: Embedder
+    make: Callable[[str, int], Embedder | None] | None = None
     batch: int = 32
     poll: float = _POLL
+    lease: int = _LEASE
     maintenance: float = _MAINTENANCE
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
     report: Report = field(default_factory=Report)
+    metrics: Metrics = field(init=False, repr=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _maintained: float | None = None
+    _heard: float = field(default_factory=time.monotonic)
+    _models: dict[str, EmbeddingModel] = field(default_factory=dict[str, "EmbeddingModel"])
+    _embedders: dict[str, Embedder | None] = field(default_factory=dict[str, "Embedder | None"])
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.database_url)
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, database_url: str | None = None, batch: int = 32) -> Worker:
+    def from_settings(cls, settings: Settings, *, database_url: str | None = None, batch: int = 32) -> Self:
         """Make one of the settings, or of the embedded stack's database.
 
         Raises:
@@ -106,7 +169,14 @@ class Worker:
         embedder = make_embedder(settings)
         if embedder is None:
             raise ConfigurationError("a worker needs an embedder, and KP_EMBEDDER is none")
-        return cls(database_url=url, embedder=embedder, batch=batch)
+        return cls(
+            database_url=url,
+            embedder=embedder,
+            make=lambda name, dimensions: make_embedder_for(settings, name, dimensions=dimensions),
+            batch=batch,
+            metrics_port=settings.metrics_port,
+            metrics_host=settings.metrics_host,
+        )
 
     def stop(self) -> None:
         """Ask it to end after the batch at hand."""
@@ -119,7 +189,7 @@ class Worker:
             KnowledgePersistenceError: the database can't be reached, or refuses.
         """
         async with self._client() as client:
-            await self._check_model(client)
+            await self._look_up_models(client)
             while not self._stopping.is_set() and await self._work(client):
                 pass
         return self.report
@@ -129,26 +199,46 @@ class Worker:
 
         Raises:
             APIError: the database refuses: wrong password, no schema, not the service.
+            ConfigurationError: nothing can ever wait for it, or the port of its metrics is taken.
         """
         failures = 0
-        while not self._stopping.is_set():
-            try:
-                async with self._client() as client, self._listening() as woken:
-                    await self._check_model(client)
-                    log.info("ready, embedding with %s", self.embedder.name)
-                    failures = 0
-                    while not self._stopping.is_set():
-                        woken.clear()
-                        await self._maintain(client)
-                        while not self._stopping.is_set() and await self._work(client):
-                            pass
-                        await self._wait(woken)
-            except TransportError as error:
-                delay = _RECONNECT[min(failures, len(_RECONNECT) - 1)]
-                failures += 1
-                log.warning("%s; trying again in %.1f s", error, delay)
-                await self._pause(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+        with serve_metrics(
+            self.metrics.registry, self.health, port=self.metrics_port, host=self.metrics_host
+        ) as port:
+            if port is not None:
+                log.info("metrics on http://%s:%d/metrics", self.metrics_host, port)
+            while not self._stopping.is_set():
+                try:
+                    async with self._client() as client, self._listening() as woken:
+                        await self._look_up_models(client)
+                        log.info("ready, embedding with %s", ", ".join(self._served()))
+                        failures = 0
+                        while not self._stopping.is_set():
+                            woken.clear()
+                            await self._maintain(client)
+                            # A switch may have brought a model along.
+                            await self._look_up_models(client)
+                            while not self._stopping.is_set() and await self._work(client):
+                                pass
+                            await self._wait(woken)
+                except TransportError as error:
+                    delay = _RECONNECT[min(failures, len(_RECONNECT) - 1)]
+                    failures += 1
+                    log.warning("%s; trying again in %.1f s", error, delay)
+                    await self._pause(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         return self.report
+
+    def health(self) -> Health:
+        """Say whether the database has answered lately; may be asked from any thread."""
+        silent = time.monotonic() - self._heard
+        return Health(
+            ok=silent < _SILENCE,
+            detail={"seconds_since_contact": round(silent, 1), "models": self._served()},
+        )
+
+    def _noted(self) -> None:
+        self._heard = time.monotonic()
+        self.metrics.connected.set_to_current_time()
 
     async def _maintain(self, client: AsyncKnowledgeClient) -> None:
         """Run maintenance if it is due, and tell loudly what of it failed."""
@@ -157,9 +247,11 @@ class Worker:
         try:
             outcomes = await client.run_maintenance()
         except APIError as error:
+            self.metrics.maintenance.labels("all", "failed").inc()
             log.error("maintenance failed: %s", error)  # noqa: TRY400 - what went wrong is in the database
         else:
             for one in outcomes:
+                self.metrics.maintenance.labels(one.task, one.outcome).inc()
                 if one.outcome == "failed":
                     log.error("maintenance: %s failed: %s", one.task, one.detail)
                 else:
@@ -172,69 +264,119 @@ class Worker:
             embedder=self.embedder,
         )
 
-    async def _check_model(self, client: AsyncKnowledgeClient) -> None:
-        """Make sure that there can be work: a worker with a model that nobody uses would wait for ever.
+    async def _look_up_models(self, client: AsyncKnowledgeClient) -> None:
+        """Read which models there are, and make their embedders.
 
         Raises:
-            ConfigurationError: the embedder's model is not registered.
+            ConfigurationError: none of them can be made: a worker that nothing waits for would wait for ever.
         """
         models = {model.name: model for model in await client.embedding_models()}
-        model = models.get(self.embedder.name)
-        if model is None:
+        self._noted()
+        if models == self._models:
+            return
+        self._models = models
+        for name, model in models.items():
+            if name in self._embedders:
+                continue
+            if name == self.embedder.name:
+                self._embedders[name] = self.embedder
+            else:
+                self._embedders[name] = None if self.make is None else self.make(name, model.dimensions)
+        registered = ", ".join(sorted(models))
+        if not self._served():
             raise ConfigurationError(
                 f"the embedding model {self.embedder.name!r} is not registered, so nothing waits for it; "
-                f"registered: {', '.join(sorted(models))}; `kp model register` registers one"
+                f"registered: {registered}; `kp embeddings switch` brings in another"
             )
-        if not model.is_default:
+        if self.embedder.name not in models:
             log.warning(
-                "%s is not the default model: only workspaces that chose it are served. `kp model register` "
-                "with --default makes it so",
-                model.name,
+                "%s is not registered, so nothing waits for it; registered: %s",
+                self.embedder.name,
+                registered,
             )
+        default = next((name for name, model in models.items() if model.is_default), None)
+        if default is not None and default not in self._served():
+            log.warning(
+                "%s is not the default model, and the embedder of %s, which is, can't be made here: only workspaces "
+                "that chose %s are served",
+                self.embedder.name,
+                default,
+                self.embedder.name,
+            )
+
+    def _served(self) -> list[str]:
+        return sorted(name for name in self._models if self._embedders.get(name) is not None)
 
     async def _work(self, client: AsyncKnowledgeClient) -> bool:
         """Do one batch, and say whether there may be more."""
         jobs = await client.claim_embedding_jobs(
-            max_jobs=self.batch, lease_seconds=_LEASE, embedding_models=[self.embedder.name]
+            max_jobs=self.batch, lease_seconds=self.lease, embedding_models=self._served()
         )
-        if not jobs:
-            return False
-        results = await self._embed(client, jobs)
-        stored = await client.store_embeddings(results)
-        counts = {
-            outcome: sum(one.outcome == outcome for one in stored)
-            for outcome in ("stored", "stale", "failed")
-        }
-        self.report.stored += counts["stored"]
-        self.report.stale += counts["stale"]
-        self.report.failed += counts["failed"]
-        log.info("%d stored, %d stale, %d failed", counts["stored"], counts["stale"], counts["failed"])
-        return True
+        self._noted()
+        for name in sorted({job.embedding_model for job in jobs}):
+            await self._do(client, name, [job for job in jobs if job.embedding_model == name])
+        return bool(jobs)
+
+    async def _do(self, client: AsyncKnowledgeClient, name: str, jobs: Sequence[EmbeddingJob]) -> None:
+        embedder = self._embedders[name]
+        if embedder is None:  # never claimed
+            raise AssertionError(name)
+        started = time.monotonic()
+        try:
+            results = await self._embed(embedder, self._models[name], jobs)
+        except ConfigurationError as error:
+            if name == self.embedder.name:
+                raise
+            # The other models go on. The texts come back when their lease ends, for a worker that can.
+            self._embedders[name] = None
+            log.error("%s can't be served here: %s", name, error)  # noqa: TRY400
+            return
+        self.metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
+        tally = await self._store(client, results)
+        self._noted()
+        for outcome, count in tally.items():
+            self.metrics.embeddings.labels(name, outcome).inc(count)
+        self.report.stored += tally["stored"]
+        self.report.stale += tally["stale"]
+        self.report.failed += tally["failed"]
+        log.info("%s: %d stored, %d stale, %d failed", name, tally["stored"], tally["stale"], tally["failed"])
+
+    async def _store(self, client: AsyncKnowledgeClient, results: Sequence[dict[str, JSON]]) -> Tally[str]:
+        try:
+            return Tally(one.outcome for one in await client.store_embeddings(results))
+        except APIError as error:
+            # The database stores all of them or none: one that it refuses must not hold up the others.
+            if len(results) > 1:
+                log.warning("a batch of %d could not be stored (%s); one by one", len(results), error)
+                tally: Tally[str] = Tally()
+                for one in results:
+                    tally += await self._store(client, [one])
+                return tally
+            if "error" in results[0]:
+                raise
+            refused = {name: value for name, value in results[0].items() if name != "embedding"}
+            return await self._store(client, [{**refused, "error": str(error)}])
 
     async def _embed(
-        self, client: AsyncKnowledgeClient, jobs: Sequence[EmbeddingJob]
+        self, embedder: Embedder, model: EmbeddingModel, jobs: Sequence[EmbeddingJob]
     ) -> list[dict[str, JSON]]:
-        model = (await client.core.models()).get(self.embedder.name)
-        if model is None:
-            raise ConfigurationError(f"the embedding model {self.embedder.name!r} is not registered any more")
         texts = [job.embedding_text for job in jobs]
+        embed = partial(embedder.embed_documents, texts, prefix=model.document_prefix)
         try:
-            vectors: Vectors | None = await asyncio.to_thread(
-                self.embedder.embed_documents, texts, prefix=model.document_prefix
-            )
+            vectors = await asyncio.to_thread(embed)
+            # A provider is a stranger: what is not exactly a vector for each text is no answer.
+            if vectors.shape != (len(jobs), model.dimensions):
+                wrong = EmbeddingError(
+                    f"{model.name} answered {len(jobs)} texts with {vectors.shape[0]} vectors of "
+                    f"{vectors.shape[1]} dimensions, and is registered with {model.dimensions}"
+                )
+                raise wrong
         except (EmbeddingError, APIError) as error:
             if len(jobs) == 1:
                 return [_failure(jobs[0], error)]
             # One bad text must not hold up the others.
             log.warning("a batch of %d could not be embedded (%s); one by one", len(jobs), error)
-            vectors = None
-        if vectors is None:
-            return [(await self._embed(client, [job]))[0] for job in jobs]
-        if vectors.shape[1] != model.dimensions:
-            error = EmbeddingError(
-                f"{self.embedder.name} gives {vectors.shape[1]} dimensions, and is registered with {model.dimensions}"
-            )
-            return [_failure(job, error) for job in jobs]
+            return [(await self._embed(embedder, model, [job]))[0] for job in jobs]
         return [
             {
                 "knowledge_id": str(job.knowledge_id),

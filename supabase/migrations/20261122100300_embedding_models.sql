@@ -1,12 +1,14 @@
 -- Embedding models: which vectors may be stored, and what belongs to each.
 --
--- Owns: embedding_models and the choice of a workspace's model. The vector indexes, one partial HNSW index per
--- model, are made by register_embedding_model in the file of the embedding jobs, once the items' table exists.
+-- Owns: embedding_models, the choice of a workspace's model, the record of switches from one default to another. The
+-- vector indexes, one partial HNSW index per model, are made by register_embedding_model in the file of the embedding
+-- jobs, once the items' table exists; what a switch does is in a file of its own.
 --
 -- Invariants
 --   * Vectors of two models are never compared, whatever their size: every vector carries its model's name, every
 --     index and every query names one model.
 --   * There is exactly one default model; a workspace may choose another.
+--   * At most one switch is under way.
 
 set local lock_timeout = '5s';
 
@@ -47,6 +49,35 @@ alter table public.workspaces
     references public.embedding_models (name);
 create index workspaces_embedding_model_idx on public.workspaces (embedding_model);
 comment on column public.workspaces.embedding_model is 'The model of its vectors; null: the default model.';
+
+create table private.embedding_switches (
+  id bigint generated always as identity,
+  from_model varchar(200),
+  to_model varchar(200) not null,
+  started_at timestamptz not null default now(),
+  swapped_at timestamptz,
+  settled_at timestamptz,
+  ended_at timestamptz,
+  constraint embedding_switches_pkey primary key (id),
+  constraint embedding_switches_from_model_fkey foreign key (from_model) references public.embedding_models (name),
+  constraint embedding_switches_to_model_fkey foreign key (to_model) references public.embedding_models (name),
+  constraint embedding_switches_order_check check (
+    (settled_at is null or swapped_at is not null) and (swapped_at is null or settled_at is not null or ended_at is null))
+);
+create unique index embedding_switches_current_key on private.embedding_switches ((true)) where ended_at is null;
+create index embedding_switches_from_model_idx on private.embedding_switches (from_model);
+create index embedding_switches_to_model_idx on private.embedding_switches (to_model);
+alter table private.embedding_switches enable row level security;
+comment on table private.embedding_switches is 'The switches of the default model, one under way at most.';
+comment on column private.embedding_switches.id is 'The switch.';
+comment on column private.embedding_switches.from_model is 'The model that served when it began.';
+comment on column private.embedding_switches.to_model is 'The model that is to serve.';
+comment on column private.embedding_switches.started_at is 'Since when old texts are embedded anew.';
+comment on column private.embedding_switches.swapped_at is 'From when the new model served.';
+comment on column private.embedding_switches.settled_at is 'When every item had its new vector in its own row.';
+comment on column private.embedding_switches.ended_at is 'When the old model''s vectors were gone, or, never swapped, when it was given up.';
+revoke all on private.embedding_switches from public, anon, authenticated, service_role;
+grant select on private.embedding_switches to service_role;
 
 -- definer because it is asked before the caller's membership is visible. Of a foreign workspace it tells nothing.
 create function private.model_of_workspace(workspace_id uuid)

@@ -9,23 +9,28 @@
 --     changed meanwhile is answered as stale and stays a job.
 --   * Several workers share the work (SKIP LOCKED). A claim is a lease; a worker that dies gives its jobs back when
 --     the lease ends. A job that keeps failing is set aside, with its error, where it can be seen.
+--   * What was claimed again and again without an answer may be what ends the workers: it is handed out alone, after
+--     everything else, so that it takes no other text along, and is set aside in the end.
+--   * An item has a second job while a switch to another model is under way: what is written then is found by both.
 
 set local lock_timeout = '5s';
 
 create table private.embedding_jobs (
   knowledge_id uuid not null,
+  for_switch boolean not null default false,
   attempts integer not null default 0,
   available_at timestamptz not null default now(),
   last_error text,
   created_at timestamptz not null default now(),
-  constraint embedding_jobs_pkey primary key (knowledge_id),
+  constraint embedding_jobs_pkey primary key (knowledge_id, for_switch),
   constraint embedding_jobs_knowledge_id_fkey foreign key (knowledge_id)
     references public.knowledge_items (id) on delete cascade
 );
-create index embedding_jobs_available_at_idx on private.embedding_jobs (available_at);
+create index embedding_jobs_available_at_idx on private.embedding_jobs (for_switch, available_at);
 alter table private.embedding_jobs enable row level security;
 comment on table private.embedding_jobs is 'Items that wait for their vector.';
 comment on column private.embedding_jobs.knowledge_id is 'The item.';
+comment on column private.embedding_jobs.for_switch is 'False: it waits for a vector of the model that serves; true: of the one that is switched to.';
 comment on column private.embedding_jobs.attempts is 'How often it was claimed.';
 comment on column private.embedding_jobs.available_at is 'From when it may be claimed (again); infinity: set aside.';
 comment on column private.embedding_jobs.last_error is 'Why the last attempt failed.';
@@ -42,12 +47,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_queued integer;
+  v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
 begin
-  insert into private.embedding_jobs (knowledge_id)
-  select w.id from written w
+  insert into private.embedding_jobs (knowledge_id, for_switch)
+  select w.id, false from written w
    where w.content_embedding is null and private.model_of_workspace(w.workspace_id) is not null
-   order by w.id
-  on conflict (knowledge_id) do update set available_at = now(), attempts = 0, last_error = null;
+  union all
+  select w.id, true from written w join public.workspaces x on x.id = w.workspace_id
+   where v_next is not null and x.embedding_model is null and w.embedding_model is distinct from v_next
+   order by 1, 2
+  on conflict (knowledge_id, for_switch) do update set available_at = now(), attempts = 0, last_error = null;
   get diagnostics v_queued = row_count;
   if v_queued > 0 then
     perform pg_notify('knowledge_embeddings', '');
@@ -55,7 +64,7 @@ begin
   return null;
 end
 $$;
-comment on function private.queue_embeddings() is 'Trigger: makes a job for each new item without a vector and wakes the worker.';
+comment on function private.queue_embeddings() is 'Trigger: makes a job for each new item without a vector, during a switch another for its vector to come, and wakes the worker.';
 revoke execute on function private.queue_embeddings() from public;
 
 create trigger knowledge_items_queue_inserted after insert on public.knowledge_items
@@ -69,10 +78,17 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
 begin
-  if private.model_of_workspace(new.workspace_id) is not null then
-    insert into private.embedding_jobs (knowledge_id) values (new.id)
-    on conflict (knowledge_id) do update set available_at = now(), attempts = 0, last_error = null;
+  insert into private.embedding_jobs (knowledge_id, for_switch)
+  select new.id, false where private.model_of_workspace(new.workspace_id) is not null
+  union all
+  select new.id, true from public.workspaces w
+   where w.id = new.workspace_id and w.embedding_model is null and v_next is not null
+   order by 1, 2
+  on conflict (knowledge_id, for_switch) do update set available_at = now(), attempts = 0, last_error = null;
+  if found then
     perform pg_notify('knowledge_embeddings', '');
   end if;
   return null;
@@ -95,6 +111,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_suspect constant integer := 3;
+  v_max_unanswered constant integer := 10;
+  v_default text := (select m.name from public.embedding_models m where m.is_default);
+  v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
+  v_alone boolean;
 begin
   if not private.is_trusted() then
     perform private.fail('PT403', 'only service_role claims embedding jobs');
@@ -102,30 +124,43 @@ begin
   if max_jobs not between 1 and 1000 or lease_seconds not between 1 and 3600 then
     perform private.fail('PT400', 'max_jobs is between 1 and 1000, lease_seconds between 1 and 3600');
   end if;
-  return query
-    with due as (
-      select j.knowledge_id, private.model_of_workspace(k.workspace_id) as model
-        from private.embedding_jobs j
-        join public.knowledge_items k on k.id = j.knowledge_id
-       where j.available_at <= now()
-         and (claim_embedding_jobs.embedding_models is null
-              or private.model_of_workspace(k.workspace_id) = any (claim_embedding_jobs.embedding_models))
-       order by j.available_at
-       limit max_jobs
-       for update of j skip locked
-    ), claimed as (
+  -- First what is new to the workers or known to fail in an orderly way; then, one at a time, what they never answered.
+  foreach v_alone in array array[false, true] loop
+    if v_alone then
       update private.embedding_jobs j
-         set attempts = j.attempts + 1, available_at = now() + make_interval(secs => lease_seconds)
-        from due where j.knowledge_id = due.knowledge_id
-      returning j.knowledge_id, due.model, j.attempts
-    )
-    select c.knowledge_id, c.model, k.content_hash, private.embedding_text(k.title, k.content), c.attempts
-      from claimed c join public.knowledge_items k on k.id = c.knowledge_id
-     order by length(k.content);  -- texts of like length batch well
+         set available_at = 'infinity',
+             last_error = format('claimed %s times, and never answered: it may be what ends the worker', j.attempts)
+       where j.available_at <= now() and j.last_error is null and j.attempts >= v_max_unanswered;
+    end if;
+    return query
+      with due as (
+        select j.knowledge_id, j.for_switch, m.model
+          from private.embedding_jobs j
+          join public.knowledge_items k on k.id = j.knowledge_id
+          join public.workspaces w on w.id = k.workspace_id
+          cross join lateral (
+            select case when j.for_switch then v_next else coalesce(w.embedding_model::text, v_default) end) m (model)
+         where j.available_at <= now() and m.model is not null
+           and (claim_embedding_jobs.embedding_models is null or m.model = any (claim_embedding_jobs.embedding_models))
+           and (j.last_error is null and j.attempts >= v_suspect) = v_alone
+         order by j.for_switch, j.available_at
+         limit case when v_alone then 1 else max_jobs end
+         for update of j skip locked
+      ), claimed as (
+        update private.embedding_jobs j
+           set attempts = j.attempts + 1, available_at = now() + make_interval(secs => lease_seconds)
+          from due where j.knowledge_id = due.knowledge_id and j.for_switch = due.for_switch
+        returning j.knowledge_id, due.model, j.attempts
+      )
+      select c.knowledge_id, c.model, k.content_hash, private.embedding_text(k.title, k.content), c.attempts
+        from claimed c join public.knowledge_items k on k.id = c.knowledge_id
+       order by length(k.content);  -- texts of like length batch well
+    exit when found;
+  end loop;
 end
 $$;
 comment on function public.claim_embedding_jobs(integer, integer, text[]) is
-  'Leases up to max_jobs items that wait for a vector, for lease_seconds, optionally only those of some models. For service_role.';
+  'Leases up to max_jobs items that wait for a vector, for lease_seconds, optionally only those of some models; what a switch to another model waits for comes last. For service_role.';
 
 -- definer because it writes jobs, and vectors of all workspaces.
 create function public.store_embeddings(embeddings jsonb)
@@ -138,7 +173,10 @@ as $$
 #variable_conflict use_column
 declare
   v_max_attempts constant integer := 8;
+  v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
   v_one record;
+  v_workspace uuid;
+  v_for_switch boolean;
 begin
   if not private.is_trusted() then
     perform private.fail('PT403', 'only service_role stores embeddings');
@@ -152,32 +190,67 @@ begin
      order by e.knowledge_id  -- one order for all workers
   loop
     knowledge_id := v_one.knowledge_id;
+    select k.workspace_id, coalesce(v_one.embedding_model = v_next, false)
+             and private.model_of_workspace(k.workspace_id) is distinct from v_next
+      into v_workspace, v_for_switch
+      from public.knowledge_items k where k.id = v_one.knowledge_id;
     if v_one.embedding is null then
       update private.embedding_jobs j
          set last_error = left(coalesce(v_one.error, 'no embedding and no error given'), 1000),
              available_at = case when j.attempts >= v_max_attempts then 'infinity'
                else now() + least(interval '1 hour', interval '1 second' * power(2, j.attempts)) end
-       where j.knowledge_id = v_one.knowledge_id;
+       where j.knowledge_id = v_one.knowledge_id and j.for_switch = v_for_switch;
       outcome := 'failed';
+    elsif v_for_switch then
+      outcome := case when private.store_next_embedding(v_one.knowledge_id, v_one.embedding_model, v_one.content_hash, v_one.embedding)
+                   then 'stored' else 'stale' end;
     else
       update public.knowledge_items k
          set content_embedding = v_one.embedding, embedding_model = v_one.embedding_model
        where k.id = v_one.knowledge_id and k.content_hash = v_one.content_hash
          and private.model_of_workspace(k.workspace_id) = v_one.embedding_model;
-      if found then
-        delete from private.embedding_jobs j where j.knowledge_id = v_one.knowledge_id;
-        outcome := 'stored';
-      else
-        update private.embedding_jobs j set available_at = now() where j.knowledge_id = v_one.knowledge_id;
-        outcome := 'stale';
-      end if;
+      outcome := case when found then 'stored' else 'stale' end;
+    end if;
+    if outcome = 'stored' then
+      delete from private.embedding_jobs j where j.knowledge_id = v_one.knowledge_id and j.for_switch = v_for_switch;
+    elsif outcome = 'stale' then
+      update private.embedding_jobs j set available_at = now()
+       where j.knowledge_id = v_one.knowledge_id and j.for_switch = v_for_switch and j.available_at < 'infinity';
     end if;
     return next;
   end loop;
 end
 $$;
 comment on function public.store_embeddings(jsonb) is
-  'Stores vectors: an array of {knowledge_id, embedding_model, content_hash, embedding} or, where embedding failed, {knowledge_id, error}. Answers stored, stale (the text or the model changed; it is claimed again) or failed (tried again later, set aside after 8 attempts). For service_role.';
+  'Stores vectors: an array of {knowledge_id, embedding_model, content_hash, embedding} or, where embedding failed, {knowledge_id, embedding_model, error}. Answers stored, stale (the text or the model changed; it is claimed again) or failed (tried again later, set aside after 8 attempts). For service_role.';
+
+-- definer because nobody writes jobs directly.
+create function public.retry_embeddings(knowledge_ids uuid[] default null)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_retried integer;
+begin
+  if not private.is_trusted() then
+    perform private.fail('PT403', 'only service_role retries embeddings');
+  end if;
+  update private.embedding_jobs j
+     set available_at = now(), attempts = 0, last_error = null
+   where j.available_at = 'infinity'
+     and (retry_embeddings.knowledge_ids is null or j.knowledge_id = any (retry_embeddings.knowledge_ids));
+  get diagnostics v_retried = row_count;
+  if v_retried > 0 then
+    perform pg_notify('knowledge_embeddings', '');
+  end if;
+  return v_retried;
+end
+$$;
+comment on function public.retry_embeddings(uuid[]) is
+  'Gives what was set aside a new chance, all of it or some items, and says how many jobs that is. For service_role.';
 
 create function private.embedding_index_name(embedding_model text)
 returns text
@@ -189,6 +262,20 @@ as $$
     || '_' || left(md5(embedding_model), 6)
 $$;
 comment on function private.embedding_index_name(text) is 'The name of a model''s vector index on item_vectors.';
+
+create function private.embedding_index_statement(model public.embedding_models, concurrently boolean)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    'create index %s if not exists %I on private.item_vectors using hnsw ((embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 64) where embedding_model = %L',
+    case when embedding_index_statement.concurrently then 'concurrently' else '' end,
+    private.embedding_index_name((model).name), (model).dimensions, (model).name)
+$$;
+comment on function private.embedding_index_statement(public.embedding_models, boolean) is
+  'The statement that makes a model''s vector index.';
 
 -- definer because an index belongs to the table's owner.
 create function public.register_embedding_model(
@@ -230,9 +317,7 @@ begin
     is_default = register_embedding_model.is_default or m.is_default,
     query_prefix = excluded.query_prefix, document_prefix = excluded.document_prefix
   returning m.* into v_model;
-  execute format(
-    'create index if not exists %I on private.item_vectors using hnsw ((embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 64) where embedding_model = %L',
-    private.embedding_index_name(v_model.name), v_model.dimensions, v_model.name);
+  execute private.embedding_index_statement(v_model, false);
   return next v_model;
 end
 $$;
@@ -241,11 +326,12 @@ comment on function public.register_embedding_model(text, integer, double precis
 
 revoke execute on function
   public.claim_embedding_jobs(integer, integer, text[]), public.store_embeddings(jsonb),
-  private.embedding_index_name(text),
+  private.embedding_index_name(text), private.embedding_index_statement(public.embedding_models, boolean),
+  public.retry_embeddings(uuid[]),
   public.register_embedding_model(text, integer, double precision, boolean, text, text)
   from public, anon, authenticated, service_role;
 grant execute on function
-  public.claim_embedding_jobs(integer, integer, text[]), public.store_embeddings(jsonb),
+  public.claim_embedding_jobs(integer, integer, text[]), public.store_embeddings(jsonb), public.retry_embeddings(uuid[]),
   public.register_embedding_model(text, integer, double precision, boolean, text, text) to service_role;
 
 select public.register_embedding_model('all-MiniLM-L6-v2', 384, 0.3, true);

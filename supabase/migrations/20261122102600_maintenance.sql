@@ -484,7 +484,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_tasks constant text[] := '{session_partitions,empty_partitions,proposals,large_workspaces,event_log}';
+  v_tasks constant text[] := '{session_partitions,empty_partitions,proposals,large_workspaces,event_log,embedding_switch}';
   v_task text;
   v_one public.maintenance_outcome;
 begin
@@ -514,7 +514,7 @@ begin
 end
 $$;
 comment on function public.run_maintenance() is
-  'Does all that is due now and then: partitions of sessions ahead, empty ones away, proposals that nobody decided, workspaces that have shrunk, old events away. Every hour is right; the worker and pg_cron, where it is there, call it. For service_role.';
+  'Does all that is due now and then: partitions of sessions ahead, empty ones away, proposals that nobody decided, workspaces that have shrunk, old events away, the rest of a switch of the embedding model. Every hour is right; the worker and pg_cron, where it is there, call it. For service_role.';
 
 create function private.schedule_maintenance()
 returns text

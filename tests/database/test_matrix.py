@@ -43,8 +43,10 @@ SCOPES = {
     # Rows that have no status of their own, nor an item's.
     "ai_sessions": (OWN, COLLEAGUES, OTHER),
     "embedding_models": ("any",),
+    "failed_embeddings": ("any",),
     "failed_validation_tests": (OWN, COLLEAGUES, OTHER),
     "knowledge_validation_tests": (OWN, COLLEAGUES, OTHER),
+    "operations_metrics": ("any",),
     "session_timeline": (OWN, COLLEAGUES, OTHER),
     "validation_test_results": (OWN, COLLEAGUES, OTHER),
     "workspace_members": (OWN, COLLEAGUES, OTHER),
@@ -101,6 +103,11 @@ class Stage:
         self.rows["", PENDING] = self._furnish(team.colleague, "colleague pending", validated=False)
         self.rows["", VALIDATED] = self._furnish(team.colleague, "colleague validated", validated=True)
         self.rows["", OTHER] = self._furnish(team.stranger, "stranger validated", validated=True)
+        world.superuser(
+            "insert into private.embedding_jobs (knowledge_id, last_error)"
+            " select id, 'the provider said no' from public.knowledge_items order by id limit 1"
+            " on conflict (knowledge_id, for_switch) do update set last_error = excluded.last_error"
+        )
         # The reader recorded when still a contributor.
         team.owner.rpc(
             "set_workspace_member_role", workspace_id=team.id, user_id=team.reader.id, role="reader"
@@ -185,8 +192,10 @@ class Stage:
             "workspaces": f"id = '{person.workspace}'",
             # Views.
             "decision_overview": rows["decision_evolution"],
+            "failed_embeddings": "last_error = 'the provider said no'",
             "failed_validation_tests": f"test_id = '{test['id']}'",
             "knowledge_to_validate": f"knowledge_id = '{items[1]}'",
+            "operations_metrics": "metric = 'kp_items'",
             "session_timeline": f"session_id = '{me.session}' and event = 'started'",
             "top_gotchas": rows["technical_gotchas"],
             "unused_knowledge": f"knowledge_id = '{items[1]}'",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from knowledge_persistence._values import RequestContext, VectorArgument, invalid, is_id, to_id, to_vector
 from knowledge_persistence._waiting import AsyncLock, async_run, async_sleep
-from knowledge_persistence.embedders import dimension_error
+from knowledge_persistence.embedders import BaseEmbedder, dimension_error
 from knowledge_persistence.errors import (
     EmbeddingDimensionError,
     EmbeddingError,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _DELAYS: Final = (0.1, 0.3, 0.9, 2.0, 3.0, 4.0, 5.0, 5.0)
 #: No attempt begins later than this many seconds after the first.
 _PATIENCE: Final = 20.0
+#: Seconds for which is believed which model serves. The old one's vectors stay for an hour after a switch.
+_MODELS_AGE: Final = 60.0
 #: The database undid the whole transaction by itself: it may be repeated, whatever it was.
 _UNDONE: Final = frozenset({"40001", "40P01"})
 
@@ -68,6 +70,7 @@ class AsyncCore:
         self._context: RequestContext | None = None
         self._context_lock = AsyncLock()
         self._models: dict[str, EmbeddingModel] | None = None
+        self._models_read = 0.0
         # A deployment that never answered is more likely misnamed or not running than about to come back.
         self._has_answered = False
 
@@ -194,6 +197,7 @@ class AsyncCore:
                 RequestContext(),
             )
             self._models = {model.name: model for model in (from_row(EmbeddingModel, row) for row in rows)}
+            self._models_read = time.monotonic()
         return self._models
 
     def forget_models(self) -> None:
@@ -212,6 +216,18 @@ class AsyncCore:
             )
         return model
 
+    async def _serving(self, embedder: Embedder) -> tuple[Embedder, EmbeddingModel]:
+        """Return what embeds here: the embedder, or its sibling of the model that the deployment serves by now."""
+        if isinstance(embedder, BaseEmbedder) and embedder.follows:
+            if time.monotonic() - self._models_read > _MODELS_AGE:
+                self.forget_models()
+            serving = next((model for model in (await self.models()).values() if model.is_default), None)
+            if serving is not None and serving.name != embedder.name:
+                sibling = embedder.sibling(serving.name, serving.dimensions)
+                if sibling is not None:
+                    return sibling, serving
+        return embedder, await self._registered(embedder.name)
+
     def require_embedder(self) -> Embedder:
         """Return the embedder.
 
@@ -226,8 +242,8 @@ class AsyncCore:
         """Embed a question and return the arguments that carry it; none without an embedder or a text."""
         if self.embedder is None or not text.strip():
             return {}
-        model = await self._registered(self.embedder.name)
-        vector = await async_run(self.embedder.embed_query, text, prefix=model.query_prefix)
+        embedder, model = await self._serving(self.embedder)
+        vector = await async_run(embedder.embed_query, text, prefix=model.query_prefix)
         _check_dimensions(model, vector)
         return {"query_embedding": VectorArgument(vector), "embedding_model": model.name}
 
@@ -237,8 +253,7 @@ class AsyncCore:
         Raises:
             EmbeddingError: there is no embedder, or it fails.
         """
-        embedder = self.require_embedder()
-        model = await self._registered(embedder.name)
+        embedder, model = await self._serving(self.require_embedder())
         vectors = await async_run(embedder.embed_documents, texts, prefix=model.document_prefix)
         for vector in vectors:
             _check_dimensions(model, vector)

@@ -42,6 +42,7 @@ _MODULES: Final = {
     "tokens": ("tokens",),
     "mcp": ("mcp",),
     "worker": ("worker", "maintain", "model"),
+    "embeddings": ("embeddings",),
     "portability": ("export", "import", "ingest"),
     "backup": ("backup", "restore"),
     "doctor": ("doctor",),

@@ -35,6 +35,14 @@ def make_embedder(settings: Settings) -> Embedder | None:
     Raises:
         ConfigurationError: the openai embedder is asked for, without a key or a server.
     """
+    embedder = _configured(settings)
+    if embedder is not None and settings.embedding_model is None and settings.embedding_model_path is None:
+        # Nobody chose a model: where the deployment serves another by now, that one is asked.
+        embedder.follow(lambda name, dimensions: make_embedder_for(settings, name, dimensions=dimensions))
+    return embedder
+
+
+def _configured(settings: Settings) -> BaseEmbedder | None:
     if settings.embedder == "none":
         return None
     if settings.embedder == "openai":
@@ -74,7 +82,7 @@ def make_embedder_for(settings: Settings, name: str, *, dimensions: int | None =
     """
     if settings.embedder == "none":
         return None
-    configured = make_embedder(settings)
+    configured = _configured(settings)
     if configured is not None and configured.name == name:
         return configured
     from .local import MODEL_NAME, LocalEmbedder  # noqa: PLC0415

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 from knowledge_persistence.errors import EmbeddingDimensionError, EmbeddingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -85,6 +85,30 @@ class BaseEmbedder(ABC):
         self._cache_size = cache_size
         self._cache: OrderedDict[tuple[str, str], Vector] = OrderedDict()
         self._cache_lock = threading.Lock()
+        self._make_sibling: Callable[[str, int], Embedder | None] | None = None
+        self._siblings: dict[str, Embedder | None] = {}
+
+    def follow(self, make: Callable[[str, int], Embedder | None]) -> None:
+        """Let clients ask with another model where the deployment has come to serve another.
+
+        Args:
+            make: makes the embedder of a model by its name and dimensions; None where it can't.
+        """
+        self._make_sibling = make
+
+    @property
+    def follows(self) -> bool:
+        """Whether there may be a sibling for another model."""
+        return self._make_sibling is not None
+
+    def sibling(self, name: str, dimensions: int) -> Embedder | None:
+        """Return the embedder of another model, made at the first call; None where it can't be made."""
+        with self._cache_lock:
+            if name not in self._siblings:
+                self._siblings[name] = (
+                    None if self._make_sibling is None else self._make_sibling(name, dimensions)
+                )
+            return self._siblings[name]
 
     @property
     def name(self) -> str:
