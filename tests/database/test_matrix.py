@@ -41,6 +41,7 @@ ITEM_SCOPES = (OWN, PENDING, VALIDATED, OTHER)
 COLLEAGUES = "colleague's"
 SCOPES = {
     # Rows that have no status of their own, nor an item's.
+    "agent_session_items": (OWN, COLLEAGUES, OTHER),
     "ai_sessions": (OWN, COLLEAGUES, OTHER),
     "embedding_models": ("any",),
     "failed_embeddings": ("any",),
@@ -67,6 +68,7 @@ CHANGED = {
 # The columns of an honest insert, besides workspace and owner. Where a table is missing nobody but the service
 # inserts, which a copy of the row shows.
 INSERTED: dict[str, dict[str, str]] = {
+    "agent_session_items": {"conversation": "new", "item": '{"role": "user"}'},
     "ai_sessions": {"session_identifier": "inserted"},
     "command_patterns": {"command_signature": "inserted", "success_pattern": "inserted"},
     "decision_evolution": {"decision_topic": "inserted", "initial_understanding": "inserted"},
@@ -158,6 +160,7 @@ class Stage:
             [items[0]],
         )
         [result] = me.rpc("record_validation_result", test_id=test["id"], pass_status=False)
+        me.rpc("add_agent_session_items", conversation=words, items=[{"role": "user", "content": words}])
         # Also what is pending has a history.
         boss.rpc("validate_knowledge", knowledge_id=items[0])
         if validated:
@@ -180,6 +183,7 @@ class Stage:
         rows |= {
             "knowledge_duplicates": f"id = '{duplicate['id']}'",
             "knowledge_events": f"subject_id = '{items[0]}' and {event}",
+            "agent_session_items": f"conversation = '{words}'",
             "ai_sessions": f"id = '{me.session}'",
             "embedding_models": "name = 'all-MiniLM-L6-v2'",
             "knowledge_items": f"id = '{items[0]}'",

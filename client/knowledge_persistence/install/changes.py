@@ -166,9 +166,16 @@ def plan_install(
         ConfigurationError: a file can't be read, or isn't understood.
     """
     return [
-        _planned(tool, file, file.locate(person, project, scope), records, launch=launch, hooks=hooks)
+        _planned(
+            tool,
+            file,
+            file.locate(person, project, scope),
+            records,
+            # Without hooks, nothing of ours is left in a file that is for hooks alone.
+            launch=launch if hooks or file.server is not None else None,
+            hooks=hooks,
+        )
         for file in tool.files
-        if hooks or file.server is not None
     ]
 
 
