@@ -38,6 +38,7 @@ create table public.knowledge_items (
   valid_from timestamptz,
   valid_to timestamptz,
   superseded_by uuid,
+  text_search_config text,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   last_accessed timestamptz not null default now(),
@@ -112,6 +113,7 @@ comment on column public.knowledge_items.validation_note is 'Why.';
 comment on column public.knowledge_items.valid_from is 'From when it holds; null: always has.';
 comment on column public.knowledge_items.valid_to is 'Until when it held; null: still does.';
 comment on column public.knowledge_items.superseded_by is 'The item that replaces it; set by supersede_knowledge.';
+comment on column public.knowledge_items.text_search_config is 'The text search configuration of its words; null: that of the language it is plainly written in, else the workspace''s.';
 comment on column public.knowledge_items.created_at is 'When it was recorded.';
 comment on column public.knowledge_items.updated_at is 'When its text or status last changed; not moved by counters.';
 comment on column public.knowledge_items.last_accessed is 'When it was last recalled.';
@@ -128,9 +130,11 @@ revoke all on public.knowledge_items from public, anon, authenticated, service_r
 grant select on public.knowledge_items to authenticated;
 grant insert (workspace_id, owner_id, knowledge_type, category, subcategory, title, content, content_embedding,
   embedding_model, context_data, importance_score, retrieval_triggers, validation_status, project_context,
-  created_in_session, session_position, valid_from, valid_to) on public.knowledge_items to authenticated;
+  created_in_session, session_position, valid_from, valid_to, text_search_config)
+  on public.knowledge_items to authenticated;
 grant update (knowledge_type, category, subcategory, title, content, content_embedding, embedding_model, context_data,
-  importance_score, retrieval_triggers, validation_status, validation_note, project_context, valid_from, valid_to)
+  importance_score, retrieval_triggers, validation_status, validation_note, project_context, valid_from, valid_to,
+  text_search_config)
   on public.knowledge_items to authenticated;
 grant select, insert, update, delete on public.knowledge_items to service_role;
 
@@ -235,10 +239,12 @@ begin
       perform private.fail('PT403', 'only maintainers and owners of the workspace validate');
     end if;
     if (new.title, new.content, new.knowledge_type, new.category, new.subcategory, new.context_data,
-        new.importance_score, new.retrieval_triggers, new.project_context, new.valid_from, new.valid_to)
+        new.importance_score, new.retrieval_triggers, new.project_context, new.valid_from, new.valid_to,
+        new.text_search_config)
        is distinct from
        (old.title, old.content, old.knowledge_type, old.category, old.subcategory, old.context_data,
-        old.importance_score, old.retrieval_triggers, old.project_context, old.valid_from, old.valid_to) then
+        old.importance_score, old.retrieval_triggers, old.project_context, old.valid_from, old.valid_to,
+        old.text_search_config) then
       new.updated_at := clock_timestamp();
       if not v_maintainer and old.validation_status <> 'pending' then
         -- The workspace trusted the old text, not this one.
@@ -274,6 +280,11 @@ begin
     end if;
   end if;
 
+  if new.text_search_config is not null and not pg_input_is_valid(new.text_search_config, 'regconfig') then
+    perform private.fail('PT400', format('%L is not a text search configuration', new.text_search_config),
+      'pg_ts_config lists them: simple, english, german …');
+  end if;
+
   if v_text_changed or new.project_context is distinct from old.project_context then
     new.content_hash := private.content_hash(new.title, new.content, new.project_context);
   end if;
@@ -295,7 +306,7 @@ create trigger knowledge_items_prepare_insert before insert on public.knowledge_
 create trigger knowledge_items_prepare_update
   before update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
     retrieval_triggers, project_context, valid_from, valid_to, validation_status, validation_note, content_embedding,
-    embedding_model
+    embedding_model, text_search_config
   on public.knowledge_items
   for each row execute function private.prepare_knowledge_item();
 
@@ -345,7 +356,7 @@ begin
       select key from jsonb_object_keys(case jsonb_typeof(i.item) when 'object' then i.item else '{}' end) key
        where key not in ('title', 'content', 'knowledge_type', 'category', 'subcategory', 'context_data',
          'importance_score', 'retrieval_triggers', 'project_context', 'content_embedding', 'embedding_model',
-         'valid_from', 'valid_to')
+         'valid_from', 'valid_to', 'text_search_config')
        limit 1) k on true
    where jsonb_typeof(i.item) <> 'object' or k.key is not null
       or coalesce(btrim(i.item ->> 'content'), '') = '' or coalesce(btrim(i.item ->> 'title'), '') = ''
@@ -379,15 +390,15 @@ begin
            jsonb_to_record(i.item) as r (title text, content text, knowledge_type text, category text,
              subcategory text, context_data jsonb, importance_score integer, retrieval_triggers text[],
              project_context text, content_embedding extensions.vector, embedding_model text,
-             valid_from timestamptz, valid_to timestamptz)
+             valid_from timestamptz, valid_to timestamptz, text_search_config text)
   ), inserted as (
     insert into public.knowledge_items (workspace_id, owner_id, title, content, knowledge_type, category, subcategory,
       context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model,
-      valid_from, valid_to, created_in_session, session_position)
+      valid_from, valid_to, created_in_session, session_position, text_search_config)
     select v_workspace, v_user, f.title, f.content, coalesce(f.knowledge_type, 'factual'),
            coalesce(f.category, 'general'), f.subcategory, f.context_data, coalesce(f.importance_score, 50),
            f.retrieval_triggers, f.project_context, f.content_embedding, f.embedding_model, f.valid_from, f.valid_to,
-           v_session, v_position + f.item_index
+           v_session, v_position + f.item_index, f.text_search_config
       from (select distinct on (content_hash) * from input order by content_hash, item_index) f
      where f.content_hash not in (
        select k.content_hash from public.knowledge_items k
@@ -419,14 +430,15 @@ begin
 end
 $$;
 comment on function public.record_knowledge_batch(jsonb, boolean) is
-  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to. Idempotent: a text that is there already is answered as a duplicate. Text that looks like a credential is refused (PT451) unless allow_credentials.';
+  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to, text_search_config. Idempotent: a text that is there already is answered as a duplicate. Text that looks like a credential is refused (PT451) unless allow_credentials.';
 
 create function public.record_knowledge(
   title text, content text, knowledge_type text default 'factual', category text default 'general',
   subcategory text default null, context_data jsonb default null, importance_score integer default 50,
   retrieval_triggers text[] default null, project_context text default null,
   content_embedding extensions.vector default null, embedding_model text default null,
-  valid_from timestamptz default null, valid_to timestamptz default null, allow_credentials boolean default false
+  valid_from timestamptz default null, valid_to timestamptz default null, allow_credentials boolean default false,
+  text_search_config text default null
 )
 returns setof public.recorded_knowledge
 language sql
@@ -438,19 +450,19 @@ as $$
     'subcategory', subcategory, 'context_data', context_data, 'importance_score', importance_score,
     'retrieval_triggers', retrieval_triggers, 'project_context', project_context,
     'content_embedding', content_embedding::text, 'embedding_model', embedding_model,
-    'valid_from', valid_from, 'valid_to', valid_to)), allow_credentials)
+    'valid_from', valid_from, 'valid_to', valid_to, 'text_search_config', text_search_config)), allow_credentials)
 $$;
-comment on function public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean) is
+comment on function public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean, text) is
   'Records one item in the current workspace and session. Idempotent by content: the answer says created or duplicate. The vector may be left to the worker.';
 
 revoke execute on function
   private.content_hash(text, text, text), private.embedding_text(text, text), private.prepare_knowledge_item(),
   public.record_knowledge_batch(jsonb, boolean),
-  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean)
+  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean, text)
   from public, anon, authenticated, service_role;
 grant execute on function private.content_hash(text, text, text), private.embedding_text(text, text)
   to authenticated, service_role;
 grant execute on function
   public.record_knowledge_batch(jsonb, boolean),
-  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean)
+  public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean, text)
   to authenticated;

@@ -9,7 +9,10 @@
 --     reaches all documents that hold its words, also past any number of items that may not be told.
 --   * What the caller may not see doesn't count in the statistics of words either: scores would tell of it.
 --   * Widening never touches the item's own row, so neither its vector nor the vector index is written again.
---   * The words are stemmed by the row's own text search configuration.
+--   * The words are stemmed by the row's own text search configuration: the item's, else the one of the language
+--     that it is plainly written in, else the workspace's.
+--   * Identifiers (paths, flags, symbols, codes) are words as they stand, beside the words that they are made of.
+--     Scripts that write no spaces between words are found by single characters and pairs of neighbours (n-grams).
 --   * A document's neighbours are read under the lock of the session's key, which recording takes too: of two
 --     writers side by side the later one sees the earlier one's text.
 --
@@ -61,12 +64,165 @@ comment on column private.search_documents.owner_id is 'As in the item.';
 comment on column private.search_documents.session_id is 'The item''s created_in_session.';
 comment on column private.search_documents.is_shared is 'Whether the whole workspace may see the item.';
 comment on column private.search_documents.is_live is 'Whether the item is neither deprecated nor superseded.';
-comment on column private.search_documents.config is 'The text search configuration of its words.';
+comment on column private.search_documents.config is 'The text search configuration of its words: the item''s own, else its language''s, else the workspace''s.';
 comment on column private.search_documents.triggers is 'The item''s triggers in lower case.';
 comment on column private.search_documents.document is 'Words with weights: A title and triggers, B content, C date, tags and project, D neighbours in the session.';
 comment on column private.search_documents.document_length is 'How many word positions it has.';
 revoke all on private.search_documents from public, anon, authenticated, service_role;
 grant select on private.search_documents to service_role;
+
+create function private.quote_lexeme(lexeme text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''' $$;
+comment on function private.quote_lexeme(text) is 'A lexeme as a tsquery is written.';
+
+-- The configurations of a workspace's documents besides its own, noted when they come up: a query's words are stemmed
+-- by each. One that no document has any more does no harm.
+create table private.workspace_languages (
+  workspace_id uuid not null,
+  config text not null,
+  constraint workspace_languages_pkey primary key (workspace_id, config),
+  constraint workspace_languages_workspace_id_fkey foreign key (workspace_id)
+    references public.workspaces (id) on delete cascade
+);
+alter table private.workspace_languages enable row level security;
+comment on table private.workspace_languages is 'In which other text search configurations a workspace has items.';
+comment on column private.workspace_languages.workspace_id is 'The workspace.';
+comment on column private.workspace_languages.config is 'The text search configuration.';
+revoke all on private.workspace_languages from public, anon, authenticated, service_role;
+grant select on private.workspace_languages to service_role;
+
+create type private.split_text as (plain text, marks text[]);
+comment on type private.split_text is
+  'A text as the text search parser can read it, and what is found in it as it stands: identifiers and n-grams, in order.';
+
+create function private.split_text(text text)
+returns private.split_text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Thai, Lao, Myanmar, Khmer, Kana, Han, Hangul.
+  v_unsegmented constant text :=
+    '[\u0e01-\u0edf\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+';
+  -- Whether a letter is one, and its small form, must not depend on the locale of the database.
+  v_text text collate pg_catalog."pg_c_utf8" := coalesce(split_text.text, '');
+  v_split private.split_text;
+  v_parts text;
+begin
+  if octet_length(v_text) <> length(v_text) then
+    -- One spelling of accents and widths; no Arabic vowel signs and stretching.
+    v_text := regexp_replace(normalize(v_text, nfkc), '[\u0640\u064b-\u0652]', '', 'g');
+    -- In some locales the parser takes any sign that is not ASCII for a letter.
+    v_text := regexp_replace(v_text,
+      '[\u00a1-\u00bf\u00d7\u00f7\u060c\u061b\u061f\u06d4\u0964\u0965\u2000-\u206f\u2190-\u2bff\u3000-\u3004\u3008-\u303f]+', ' ', 'g');
+    if v_text ~ v_unsegmented then
+      select array_agg(g.gram order by g.run, g.n, length(g.gram)) into v_split.marks
+        from (select r.run, c.n, p.gram
+                from regexp_matches(v_text, v_unsegmented, 'g') with ordinality r (found, run)
+                cross join lateral (
+                  select c.n, c.character, lead(c.character) over (order by c.n) as following
+                    from string_to_table(r.found[1], null) with ordinality c (character, n)) c
+                cross join lateral (values (c.character), (c.character || c.following)) p (gram)
+               where p.gram is not null) g;
+      v_text := regexp_replace(v_text, v_unsegmented, ' ', 'g');
+    end if;
+  end if;
+  v_split.plain := v_text;
+  -- An identifier is what holds more than letters and digits, but is no hyphenated word. The parser takes it apart,
+  -- drops its signs, or (paths, addresses) keeps it whole: it is kept as it stands, and its parts are words, too.
+  if v_text ~ '[[:alnum:]][-._/:\\@#$~%+]+[[:alnum:]]|[-._/\\@#$~%+][[:alnum:]]|[[:alnum:]][#+]|[[:lower:]][[:upper:]]' then
+    select v_split.marks || array_agg(lower(m.mark) order by c.n, m.mark)
+             filter (where m.mark ~ '[[:alpha:]]' and m.mark ~ '[^[:alnum:]]' and length(m.mark) between 2 and 200),
+           string_agg(case when c.chunk ~ '[[:alnum:]][/\\.@][[:alnum:]]|[[:lower:]][[:upper:]]' and m.mark = c.chunk then
+             regexp_replace(regexp_replace(c.chunk, '([[:lower:][:digit:]])([[:upper:]])', '\1 \2', 'g'), '\W+|_', ' ', 'g')
+             end, ' ')
+      into v_split.marks, v_parts
+      from (select c.n, ltrim(rtrim(c.chunk, '.:/\-'), ':') as chunk
+              from regexp_split_to_table(v_text, '[][\s"''`(){}<>,;|=&!?*]+') with ordinality c (chunk, n)) c
+      cross join lateral (
+        select c.chunk as mark
+        union
+        select substring(c.chunk from '[/\\]([^/\\]+)$')) m
+     where c.chunk ~ '^[-._/:\\@#$~%+[:alnum:]]+$'
+       and c.chunk ~ '[^[:alnum:]]|[[:lower:]][[:upper:]]' and c.chunk !~ '^[[:alpha:]]+(-[[:alpha:]]+)*$|^[^[:alpha:]]+$';
+    v_split.plain := concat_ws(' ', v_text, v_parts);
+  end if;
+  if octet_length(v_split.plain) <> length(v_split.plain) then
+    v_split.plain := lower(v_split.plain collate pg_catalog."pg_c_utf8");
+  end if;
+  return v_split;
+end
+$$;
+comment on function private.split_text(text) is
+  'Takes a text apart for searching: identifiers and n-grams as they stand, and the rest with the parts of identifiers for the parser.';
+
+create function private.text_vector(config regconfig, text text)
+returns tsvector
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_split private.split_text := private.split_text(text_vector.text);
+begin
+  return to_tsvector(config, v_split.plain) || coalesce(
+    (select string_agg(private.quote_lexeme(m.mark) || ':' || m.places, ' ')::tsvector
+       from (select u.mark, string_agg(least(u.n, 16383)::text, ',' order by u.n) as places
+               from unnest(v_split.marks) with ordinality u (mark, n) where u.n <= 16383 group by u.mark) m), '');
+end
+$$;
+comment on function private.text_vector(regconfig, text) is
+  'The words of a text: stemmed by the configuration, with identifiers and n-grams as they stand.';
+
+create function private.language_config(text text, default_config text)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  -- By script, else by the words that only this language is full of. `simple` was chosen: it stays.
+  select case
+    when language_config.default_config in ('simple', 'pg_catalog.simple') then language_config.default_config
+    when s.text ~ '[\u0621-\u06ff]{2}.*[\u0621-\u06ff]{2}' then 'pg_catalog.arabic'
+    when s.text ~ '[\u0400-\u04ff]{2}.*[\u0400-\u04ff]{2}' then 'pg_catalog.russian'
+    when s.text ~ '[\u0370-\u03ff]{2}.*[\u0370-\u03ff]{2}' then 'pg_catalog.greek'
+    when s.text ~ '[\u0900-\u097f]{2}.*[\u0900-\u097f]{2}' then 'pg_catalog.hindi'
+    when regexp_count(lower(s.text), '\y(the|and|is|are|of|to|with|that|it|this|for)\y') >= 3 then 'pg_catalog.english'
+    -- Most texts that are not plainly English (code, names) have none of the words below, which is soon seen.
+    when lower(s.text) !~ '\y(der|die|das|und|ist|ein|eine|mit|den|für|le|la|les|des|est|une|que|el|los|por|para|se|su|il|che|di|per|non|uma|não|da|um|het|een|van|och|att|det|som)\y'
+      then language_config.default_config
+    else coalesce(
+      (select 'pg_catalog.' || w.language
+         from (select regexp_split_to_array(lower(s.text), '[^[:alpha:]\u00c0-\u017f]+') as words) x
+         cross join (values
+           ('english', '{the,and,is,are,of,to,with,that,it,this,for,was,have,be,you,not,from,by,when,on,at}'::text[]),
+           ('german', '{der,die,das,und,ist,sind,nicht,ein,eine,einen,einer,wird,werden,wurde,mit,den,dem,des,für,auf,von,vom,zu,zum,zur,im,nach,aus,als,wie,sich,sie,es,er,über,oder,wenn,bei,auch,nur,kann,muss,haben,hat}'),
+           ('french', '{le,la,les,des,est,sont,un,une,dans,pas,que,et,du,au,sur,avec,qui,pour,par,ne,ce,il,elle,aux,cette,plus}'),
+           ('spanish', '{el,la,los,las,que,un,una,del,con,por,para,es,son,se,su,lo,como,cuando,está,y,de}'),
+           ('italian', '{il,che,di,un,una,della,del,per,con,non,sono,gli,nel,alla,si,quando,è,le,la}'),
+           ('portuguese', '{que,uma,não,para,com,da,dos,um,quando,é,são,está,ao,pela,de}'),
+           ('dutch', '{het,een,van,niet,dat,zijn,worden,op,te,voor,met,aan,wordt,de,als,ook,bij,naar,deze}'),
+           ('swedish', '{och,att,det,som,en,är,för,inte,på,med,av,till,den,ett,när,från}')
+         ) w (language, common)
+         cross join lateral (
+           select count(*) as hits, count(distinct u.word) as kinds from unnest(x.words) u (word) where u.word = any (w.common)) c
+        where c.hits >= 3 and c.kinds >= 2
+        order by c.hits desc, w.language = 'english' desc, w.language
+        limit 1),
+      language_config.default_config)
+    end
+    from (select left(language_config.text, 1000) as text) s
+$$;
+comment on function private.language_config(text, text) is
+  'The text search configuration of the language that a text is plainly written in, else the given one.';
 
 -- definer because nobody writes search documents directly.
 create function private.refresh_search_documents(knowledge_ids uuid[])
@@ -85,7 +241,7 @@ begin
   select k.id, k.workspace_id, k.owner_id, k.created_in_session,
          k.validation_status in ('validated', 'needs_update')
            or (k.validation_status = 'deprecated' and k.validated_at is not null),
-         k.validation_status <> 'deprecated' and k.superseded_by is null, w.text_search_config,
+         k.validation_status <> 'deprecated' and k.superseded_by is null, c.config,
          coalesce((select array_agg(distinct lower(btrim(t))) from unnest(k.retrieval_triggers) t where btrim(t) <> ''), '{}'),
          t.document, (select coalesce(sum(cardinality(positions)), 0) from unnest(t.document))
     from public.knowledge_items k
@@ -109,12 +265,16 @@ begin
         ) n
     ) neighbours
     cross join lateral (
-      select setweight(to_tsvector(w.text_search_config::regconfig, left(k.title, 10000)), 'A')
-          || setweight(to_tsvector(w.text_search_config::regconfig, left(coalesce(array_to_string(k.retrieval_triggers, ' '), ''), 10000)), 'A')
-          || setweight(to_tsvector(w.text_search_config::regconfig, k.content), 'B')
-          || setweight(to_tsvector(w.text_search_config::regconfig, concat_ws(' ', k.category, k.subcategory, k.project_context,
+      select coalesce(k.text_search_config,
+               private.language_config(k.title || ' ' || k.content, w.text_search_config)) as config
+    ) c
+    cross join lateral (
+      select setweight(private.text_vector(c.config::regconfig, left(k.title, 10000)), 'A')
+          || setweight(private.text_vector(c.config::regconfig, left(array_to_string(k.retrieval_triggers, ' '), 10000)), 'A')
+          || setweight(private.text_vector(c.config::regconfig, k.content), 'B')
+          || setweight(to_tsvector(c.config::regconfig, concat_ws(' ', k.category, k.subcategory, k.project_context,
                to_char(coalesce(k.valid_from, k.created_at) at time zone 'UTC', 'FMDay FMDD FMMonth YYYY'))), 'C')
-          || setweight(to_tsvector(w.text_search_config::regconfig, left(coalesce(neighbours.words, ''), 50000)), 'D') as document
+          || setweight(private.text_vector(c.config::regconfig, left(neighbours.words, 50000)), 'D') as document
     ) t
    where k.id = any (knowledge_ids)
    order by k.id
@@ -122,6 +282,13 @@ begin
     workspace_id = excluded.workspace_id, owner_id = excluded.owner_id, session_id = excluded.session_id,
     is_shared = excluded.is_shared, is_live = excluded.is_live, config = excluded.config,
     triggers = excluded.triggers, document = excluded.document, document_length = excluded.document_length;
+  insert into private.workspace_languages (workspace_id, config)
+  select distinct d.workspace_id, d.config
+    from private.search_documents d join public.workspaces w on w.id = d.workspace_id
+   where d.knowledge_id = any (knowledge_ids) and d.config <> w.text_search_config
+     and not exists (select from private.workspace_languages l where l.workspace_id = d.workspace_id and l.config = d.config)
+   order by 1, 2
+  on conflict on constraint workspace_languages_pkey do nothing;
 end
 $$;
 comment on function private.refresh_search_documents(uuid[]) is 'Builds the search documents of these items anew.';
@@ -192,31 +359,129 @@ create trigger knowledge_items_refresh_inserted after insert on public.knowledge
 create trigger knowledge_items_refresh_updated
   after update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
     retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by, owner_id,
-    created_in_session
+    created_in_session, text_search_config
   on public.knowledge_items
   for each row
   when ((new.title, new.content, new.category, new.subcategory, new.retrieval_triggers, new.project_context,
-         new.valid_from, new.validation_status, new.validated_at, new.superseded_by, new.owner_id, new.created_in_session)
+         new.valid_from, new.validation_status, new.validated_at, new.superseded_by, new.owner_id, new.created_in_session,
+         new.text_search_config)
         is distinct from
         (old.title, old.content, old.category, old.subcategory, old.retrieval_triggers, old.project_context,
-         old.valid_from, old.validation_status, old.validated_at, old.superseded_by, old.owner_id, old.created_in_session))
+         old.valid_from, old.validation_status, old.validated_at, old.superseded_by, old.owner_id, old.created_in_session,
+         old.text_search_config))
   execute function private.refresh_updated_documents();
 
+create type private.near_word as (word text, lexeme text);
+comment on type private.near_word is 'A word that nothing holds, and the lexeme of one that is nearly it.';
+
 create type private.word_hit as (
-  knowledge_id uuid, keyword_score double precision, matched_words text[], query_share double precision
+  knowledge_id uuid, keyword_score double precision, matched_words text[], query_share double precision,
+  matched_marks text[], near_words private.near_word[]
 );
 comment on type private.word_hit is
-  'An item found by its words: its BM25 score, the words of the query that are its own, and how much of the query it holds.';
+  'An item found by its words: its BM25 score, the words of the query that are its own, how much of the query it holds, the telling identifiers of the query that it has, and its words that are nearly those of the query.';
 create type private.trigger_hit as (knowledge_id uuid, trigger_score double precision, matched_triggers text[]);
 comment on type private.trigger_hit is 'An item found by its triggers.';
 
-create function private.quote_lexeme(lexeme text)
-returns text
+create function private.sample_words(knowledge_ids uuid[], terms text[], out counts integer[], out average double precision)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format($sql$
+    select array[%s]::integer[], avg(d.document_length)
+      from private.search_documents d where d.knowledge_id = any ($1)
+    $sql$, (select string_agg(format('count(*) filter (where d.document @@ %L)', private.quote_lexeme(t)), ', ' order by n)
+              from unnest(terms) with ordinality u (t, n)))
+    into counts, average using knowledge_ids;
+end
+$$;
+comment on function private.sample_words(uuid[], text[]) is
+  'How many of these documents hold each of the lexemes, and how long they are on average.';
+
+create function private.misspellings(word text)
+returns setof text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
-as $$ select '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''' $$;
-comment on function private.quote_lexeme(text) is 'A lexeme as a tsquery is written.';
+as $$
+  -- A letter left out, doubled, swapped with the next, or another in its place (Damerau, 1964): four of five slips.
+  -- The first letter is seldom wrong.
+  with word as (
+    select misspellings.word as w, case
+      when misspellings.word ~ '[\u0400-\u04ff]' then 'абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґ'
+      when misspellings.word ~ '[\u0370-\u03ff]' then 'αβγδεζηθικλμνξοπρστυφχψωςάέήίόύώ'
+      when misspellings.word ~ '[\u0621-\u06ff]' then 'ابتثجحخدذرزسشصضطظعغفقكلمنهويةىءأإآؤئ'
+      when misspellings.word ~ '[^\u0001-\u007f]' then 'abcdefghijklmnopqrstuvwxyzäöüßàáâãåæçèéêëíîïñóôõøúû'
+      else 'abcdefghijklmnopqrstuvwxyz' end as alphabet
+  ), places as (select w, i, length(w) as n from word, generate_series(1, length(w)) i)
+  select overlay(w placing '' from i for 1) from places where i > 1
+  union
+  select overlay(w placing substr(w, i + 1, 1) || substr(w, i, 1) from i for 2) from places where i < n
+  union
+  select overlay(p.w placing a.letter from i for 1)
+    from places p, word, string_to_table(alphabet, null) a (letter) where i > 1
+  union
+  select left(p.w, i) || a.letter || substr(p.w, i + 1) from places p, word, string_to_table(alphabet, null) a (letter)
+$$;
+comment on function private.misspellings(text) is 'What is one slip of the pen away from a word.';
+
+create function private.near_words(
+  workspace_id uuid, configs text[], words text[], sees_all boolean, user_id uuid, session_id uuid
+)
+returns setof private.near_word
+language plpgsql
+stable
+rows 3
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+  v_seed bigint := uuid_hash_extended(near_words.workspace_id, 0);
+  v_word text;
+  v_stems text[];
+  v_lexemes text[];
+begin
+  foreach v_word in array words loop
+    v_stems := array(
+      select distinct l from unnest(configs) c (config), unnest(tsvector_to_array(to_tsvector(c.config::regconfig, v_word))) l);
+    continue when exists (
+      select from private.search_documents d
+       where private.term_keys(d.workspace_id, d.document)
+               && array(select hashtextextended(l collate "C", v_seed) from unnest(v_stems) l)
+         and d.workspace_id = near_words.workspace_id
+         and (sees_all or d.is_shared or d.owner_id = near_words.user_id or d.session_id = near_words.session_id));
+    -- Two slips where the word is long: an ending that the stemmer didn't know, say.
+    v_lexemes := array(
+      select l from unnest(configs) c (config),
+             unnest(tsvector_to_array(to_tsvector(c.config::regconfig, (select string_agg(m, ' ') from private.misspellings(v_word) m)))) l
+      union
+      select m from unnest(v_stems) l, private.misspellings(l) m where length(l) >= 4
+      union
+      select overlay(overlay(l placing '' from j for 1) placing '' from i for 1)
+        from unnest(v_stems) l, generate_series(2, length(l)) i, generate_series(2, length(l)) j
+       where length(l) >= 8 and i < j);
+    return query
+      with beside as materialized (
+        select d.document from private.search_documents d
+         where private.term_keys(d.workspace_id, d.document)
+                 && array(select hashtextextended(l collate "C", v_seed) from unnest(v_lexemes) l)
+           and d.workspace_id = near_words.workspace_id
+           and (sees_all or d.is_shared or d.owner_id = near_words.user_id or d.session_id = near_words.session_id)
+         limit 200
+      ), found as materialized (
+        select l.lexeme, count(*) as n
+          from unnest(v_lexemes) l (lexeme) join (select unnest(tsvector_to_array(b.document)) as lexeme from beside b) h
+            on h.lexeme = l.lexeme
+         group by l.lexeme order by n desc, l.lexeme limit 3
+      )
+      select v_word, f.lexeme from found f;
+  end loop;
+end
+$$;
+comment on function private.near_words(uuid, text[], text[], boolean, uuid, uuid) is
+  'For those of the words that no visible document of the workspace holds, up to three that are nearly the same and there.';
 
 -- definer because of row-level security and GIN, see above; the WHERE carries the visibility rule.
 create function private.keyword_candidates(
@@ -236,10 +501,14 @@ declare
   v_sample_size constant integer := 400;
   v_budget constant integer := 1500;
   v_max_terms constant integer := 24;
-  v_config regconfig;
+  v_split private.split_text := private.split_text(left(query_text, 10000));
+  v_configs text[];
   v_terms text[];
   v_words text[];
+  v_kinds text[];
   v_sampled integer[];
+  v_near private.near_word[];
+  v_drawn uuid[];
   v_sample integer;
   v_average double precision;
   v_size double precision;
@@ -257,43 +526,72 @@ begin
   if not private.is_trusted() and keyword_candidates.workspace_id not in (select private.my_workspaces()) then
     return;
   end if;
-  select w.text_search_config into v_config from public.workspaces w where w.id = keyword_candidates.workspace_id;
-  -- Every word may match (OR): nine of ten natural questions have a word that no stored text has.
-  select array_agg(q.lexeme order by q.lexeme), array_agg(q.word order by q.lexeme)
-    into v_terms, v_words
-    from (select distinct on (l.lexeme) l.lexeme, p.token as word
-            from ts_parse('default', left(query_text, 10000)) p,
-                 unnest(tsvector_to_array(to_tsvector(v_config, left(p.token, 2000)))) l (lexeme)
-           order by l.lexeme, length(p.token)
+  v_configs := array(
+    select w.text_search_config from public.workspaces w where w.id = keyword_candidates.workspace_id
+    union
+    select l.config from private.workspace_languages l where l.workspace_id = keyword_candidates.workspace_id);
+  -- Every word may match (OR): nine of ten natural questions have a word that no stored text has. A mark is a word
+  -- that names one thing: an identifier, or letters and digits or capitals as no word of a language is written.
+  select array_agg(q.lexeme order by q.lexeme), array_agg(q.word order by q.lexeme), array_agg(q.kind order by q.lexeme)
+    into v_terms, v_words, v_kinds
+    from (select distinct on (l.lexeme) l.lexeme, t.word, case
+                   when l.lexeme = any (v_split.marks) and l.lexeme ~ '[[:alpha:]]' and l.lexeme ~ '[^[:alnum:]]' then 'mark'
+                   when t.word ~ '[A-Za-z]' and t.word ~ '[0-9]' and t.word !~* '^[0-9]+(st|nd|rd|th|am|pm|s|h|m|k|x)$' then 'mark'
+                   when t.word ~ '^[A-Z]{4,}$|^[a-z]+[A-Z]|^[A-Z][a-z]+[A-Z]' and query_text <> upper(query_text) then 'mark'
+                   when t.word ~ '^[[:alpha:]]{4,}$' then 'word' end as kind
+            from (select left(p.token, 2000) collate pg_catalog."pg_c_utf8" as word from ts_parse('default', v_split.plain) p) t
+            cross join unnest(v_configs) c (config)
+            cross join unnest(tsvector_to_array(to_tsvector(c.config::regconfig, t.word))) l (lexeme)
+           order by l.lexeme, length(t.word)
            limit 64) q;
-  if v_terms is null then
+  select coalesce(v_terms, '{}') || m.marks, coalesce(v_words, '{}') || m.marks, coalesce(v_kinds, '{}') || m.kinds
+    into v_terms, v_words, v_kinds
+    from (select coalesce(array_agg(u.mark), '{}') as marks,
+                 coalesce(array_agg(case when u.mark ~ '[[:alpha:]]' and u.mark ~ '[^[:alnum:]]' then 'mark' end), '{}') as kinds
+            from (select distinct unnest(v_split.marks[1:64]) as mark) u
+           where v_terms is null or u.mark <> all (v_terms)) m;
+  if cardinality(v_terms) = 0 then
     return;
   end if;
 
   -- Ids are random, so the first documents by id are a random sample of what the caller sees, and how densely
   -- they lie tells how many there are (Bar-Yossef et al., 2002). Counting all of them would cost more than the search.
-  execute format($sql$
-    with drawn as materialized (
-      select d.knowledge_id from private.search_documents d
-       where d.workspace_id = $1 and d.is_live and ($2 or d.is_shared or d.owner_id = $3 or d.session_id = $4)
-       order by d.knowledge_id limit $5)
-    select count(*), avg(d.document_length), array[%s]::integer[],
-           case when count(*) < $5 then count(*)
-             else (count(*) - 1) / ((('x' || left(max(d.knowledge_id::text), 8))::bit(32)::bigint + 1) / 4294967296.0) end
-      from drawn w join private.search_documents d on d.knowledge_id = w.knowledge_id
-    $sql$, (select string_agg(format('count(*) filter (where d.document @@ %L)', private.quote_lexeme(t)), ', '
-                              order by n)
-              from unnest(v_terms) with ordinality u (t, n)))
-    into v_sample, v_average, v_sampled, v_size
-    using keyword_candidates.workspace_id, v_sees_all, v_user, v_session, v_sample_size;
-  v_average := greatest(v_average, 1);
+  v_drawn := array(
+    select d.knowledge_id from private.search_documents d
+     where d.workspace_id = keyword_candidates.workspace_id and d.is_live
+       and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
+     order by d.knowledge_id limit v_sample_size);
+  v_sample := cardinality(v_drawn);
+  v_size := case when v_sample < v_sample_size then v_sample
+    else (v_sample - 1) / ((('x' || left(v_drawn[v_sample]::text, 8))::bit(32)::bigint + 1) / 4294967296.0) end;
+  select s.counts, greatest(s.average, 1) into v_sampled, v_average from private.sample_words(v_drawn, v_terms) s;
+
+  -- A word that nothing holds may be misspelt: what is nearly it stands in for it.
+  v_near := array(
+    select n from private.near_words(keyword_candidates.workspace_id, v_configs, array(
+        select u.w from unnest(v_words, v_kinds, v_sampled) u (w, k, s)
+         where u.k = 'word' group by u.w having max(u.s) = 0 order by length(u.w) desc, u.w limit 3),
+      v_sees_all, v_user, v_session) n);
+  if cardinality(v_near) > 0 then
+    select array_agg(x.t), array_agg(x.w), array_agg(x.k), array_agg(x.s) into v_terms, v_words, v_kinds, v_sampled
+      from (select u.t, u.w, u.k, u.s from unnest(v_terms, v_words, v_kinds, v_sampled) u (t, w, k, s)
+             where u.w not in (select n.word from unnest(v_near) n)
+            union all
+            select distinct on (n.lexeme) n.lexeme, n.word, 'near', c.s
+              from unnest(v_near) n
+              join unnest((select array_agg(a.lexeme) from unnest(v_near) a),
+                          (private.sample_words(v_drawn, (select array_agg(a.lexeme) from unnest(v_near) a))).counts) c (t, s)
+                on c.t = n.lexeme
+             where n.lexeme <> all (v_terms)) x;
+  end if;
 
   -- The rarest words nominate, as long as what they are expected to bring stays within the budget; all words rank.
-  select array_agg(t order by n), array_agg(w order by n), array_agg(s order by n) into v_terms, v_words, v_sampled
-    from (select u.t, u.w, u.s, row_number() over (order by u.s, length(u.t) desc, u.t) as n
-            from unnest(v_terms, v_words, v_sampled) u (t, w, s)) r
+  select array_agg(t order by n), array_agg(w order by n), array_agg(k order by n), array_agg(s order by n)
+    into v_terms, v_words, v_kinds, v_sampled
+    from (select u.t, u.w, u.k, u.s, row_number() over (order by u.s, length(u.t) desc, u.t) as n
+            from unnest(v_terms, v_words, v_kinds, v_sampled) u (t, w, k, s)) r
    where n <= v_max_terms;
-  for i in 1 .. cardinality(v_terms) loop
+  for i in 1 .. coalesce(cardinality(v_terms), 0) loop
     v_one := case when v_sample = v_size then v_sampled[i] else (v_sampled[i] + 0.5) / v_sample * v_size end;
     v_chosen[i] := i = 1 or v_expected + v_one <= v_budget;
     if v_chosen[i] then
@@ -319,22 +617,30 @@ begin
       -- ts_rank of one word is its frequency with weights, repetition counting less each time.
       select n.knowledge_id, n.document_length, array[%2$s] as f from nominated n
     ), rarity as materialized (
-      -- ln(1 + …) keeps a word that most texts have from counting against them.
-      select array_agg(ln(1 + (greatest($8, c.df) - c.df + 0.5) / (c.df + 0.5)) order by c.n) as idf
-        from (select u.n, greatest(case when u.chosen then x.df[u.n] else u.sampled * $8 / greatest($9, 1) end, x.df[u.n]) as df
+      -- ln(1 + …) keeps a word that most texts have from counting against them. A near word is not the word.
+      select array_agg(c.df order by c.n) as df,
+             array_agg(ln(1 + (greatest($8, c.df) - c.df + 0.5) / (c.df + 0.5)) * case c.kind when 'near' then 0.7 else 1 end
+                       order by c.n) as idf
+        from (select u.n, u.kind,
+                     greatest(case when u.chosen then x.df[u.n] else u.sampled * $8 / greatest($9, 1) end, x.df[u.n]) as df
                 from (select array[%3$s] as df from frequencies q) x,
-                     unnest($10::boolean[], $11::integer[]) with ordinality u (chosen, sampled, n)) c
+                     unnest($10::boolean[], $11::integer[], $16::text[]) with ordinality u (chosen, sampled, kind, n)) c
     ), ranked as materialized (
       select q.knowledge_id, %4$s as score
         from frequencies q, rarity r
        order by 2 desc, 1
        limit $12
     )
-    select r.knowledge_id, r.score,
-           (select array_agg(w.word order by y.idf[w.n] desc, w.word)
-              from unnest($13::text[], $14::tsquery[]) with ordinality w (word, own, n) where d.document @@ w.own),
-           least(r.score / nullif((select sum(v) from unnest(y.idf) v), 0), 1)
+    select r.knowledge_id, r.score, o.words, least(r.score / nullif((select sum(v) from unnest(y.idf) v), 0), 1), o.marks, o.near
       from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id, rarity y
+      cross join lateral (
+        select array_agg(w.word order by y.idf[w.n] desc, w.word) filter (where w.kind is distinct from 'near') as words,
+               -- Like a trigger, an identifier that more than twenty items have tells little.
+               array_agg(w.word order by y.idf[w.n] desc, w.word) filter (where w.kind = 'mark' and y.df[w.n] <= 20) as marks,
+               array_agg(row(w.word, w.lexeme)::private.near_word order by y.idf[w.n] desc, w.word)
+                 filter (where w.kind = 'near') as near
+          from unnest($13::text[], $14::tsquery[], $16::text[], $17::text[]) with ordinality w (word, own, kind, lexeme, n)
+         where d.document @@ w.own) o
     $sql$,
       v_operator,
       (select string_agg(format($x$ts_rank('{0.27,0.5,0.7,1}', n.document, %L) * 1.645 / 0.7$x$, private.quote_lexeme(t)), ', '
@@ -345,7 +651,7 @@ begin
     using v_keys, keyword_candidates.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
           v_chosen, v_sampled, max_candidates, v_words,
           (select array_agg((private.quote_lexeme(t) || ':ABC')::tsquery order by n) from unnest(v_terms) with ordinality u (t, n)),
-          v_average;
+          v_average, v_kinds, v_terms;
 end
 $$;
 comment on function private.keyword_candidates(uuid, text, boolean, integer) is
@@ -461,6 +767,9 @@ create trigger search_documents_note_large after insert on private.search_docume
 revoke execute on function
   private.refresh_search_documents(uuid[]), private.refresh_inserted_documents(), private.refresh_updated_documents(),
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),
+  private.split_text(text), private.text_vector(regconfig, text), private.language_config(text, text),
+  private.sample_words(uuid[], text[]), private.misspellings(text),
+  private.near_words(uuid, text[], text[], boolean, uuid, uuid),
   private.quote_lexeme(text), private.term_keys(uuid, tsvector), private.note_large_workspaces()
   from public, anon, authenticated, service_role;
 grant execute on function

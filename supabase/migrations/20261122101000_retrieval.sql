@@ -323,8 +323,90 @@ alter table public.workspaces
 comment on column public.workspaces.retrieval_weights is
   'How its searches weigh: meaning (0 to 1; the words have the rest), triggers (the part of the gap to a perfect score that a trigger closes), neighbours (what an item gains from the better of the items recorded just before and after it). What is missing has its default: 0.8, 0.6, 0.1. The surer the words are of themselves, the less meaning weighs, down to half.';
 
+create type public.retrieval_settings as (workspace_id uuid, text_search_config text, retrieval_weights jsonb);
+comment on type public.retrieval_settings is 'How a workspace''s searches read and weigh.';
+
+-- definer because workspaces are written by functions only; it checks that the caller owns this one.
+create function private.write_retrieval_settings(workspace_id uuid, text_search_config text, retrieval_weights jsonb)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_changed boolean;
+begin
+  if not private.is_trusted() and write_retrieval_settings.workspace_id not in (select private.my_workspaces_as('{owner}')) then
+    perform private.fail('PT403', 'only an owner of the workspace says how its searches read and weigh');
+  end if;
+  if not pg_input_is_valid(write_retrieval_settings.text_search_config, 'regconfig') then
+    perform private.fail('PT400', format('%L is not a text search configuration', write_retrieval_settings.text_search_config),
+      'pg_ts_config lists them: simple, english, german …');
+  end if;
+  -- Writers of items read the setting: those under way are waited for, those to come wait, so that no document is
+  -- left stemmed the old way. Sessions first: that is the order in which a recording locks.
+  if write_retrieval_settings.text_search_config is not null then
+    perform from private.session_keys s
+      where s.session_id in (select d.session_id from private.search_documents d
+                              where d.workspace_id = write_retrieval_settings.workspace_id)
+      order by s.session_id for no key update;
+  end if;
+  select w.text_search_config <> write_retrieval_settings.text_search_config into v_changed
+    from public.workspaces w where w.id = write_retrieval_settings.workspace_id for update;
+  update public.workspaces w
+     set text_search_config = coalesce(write_retrieval_settings.text_search_config, w.text_search_config),
+         retrieval_weights = coalesce(write_retrieval_settings.retrieval_weights, w.retrieval_weights)
+   where w.id = write_retrieval_settings.workspace_id;
+  if v_changed then
+    perform private.refresh_search_documents(array(
+      select d.knowledge_id from private.search_documents d where d.workspace_id = write_retrieval_settings.workspace_id));
+  end if;
+exception when check_violation then
+  perform private.fail('PT400', 'retrieval_weights is an object of meaning, triggers and neighbours, numbers from 0 to 1');
+end
+$$;
+comment on function private.write_retrieval_settings(uuid, text, jsonb) is
+  'Sets how the searches of a workspace of the caller''s read and weigh; what is null stays. Its documents are built anew when the configuration changes.';
+
+create function public.configure_retrieval(text_search_config text default null, retrieval_weights jsonb default null)
+returns setof public.retrieval_settings
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_workspace uuid := private.default_workspace();
+begin
+  if num_nonnulls(configure_retrieval.text_search_config, configure_retrieval.retrieval_weights) > 0 then
+    perform private.write_retrieval_settings(v_workspace, configure_retrieval.text_search_config,
+      configure_retrieval.retrieval_weights);
+  end if;
+  return query
+    select w.id, w.text_search_config, w.retrieval_weights from public.workspaces w where w.id = v_workspace;
+end
+$$;
+comment on function public.configure_retrieval(text, jsonb) is
+  'Sets how the searches of the current workspace read (text search configuration) and weigh (see workspaces.retrieval_weights), and tells what is set. Null leaves a setting as it is. For owners of the workspace.';
+
 create type private.retrieval_weights as (meaning double precision, triggers double precision, neighbours double precision);
 comment on type private.retrieval_weights is 'How a search weighs its arms, see workspaces.retrieval_weights.';
+
+create function private.written_word(text text, lexeme text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Stems are beginnings of words, but for the last letter.
+  select coalesce(
+    (select w from regexp_split_to_table(written_word.text collate pg_catalog."pg_c_utf8", '[^[:alnum:]_]+') w
+      where starts_with(lower(w), left(written_word.lexeme, greatest(length(written_word.lexeme) - 1, 3)))
+      order by length(w), w limit 1),
+    written_word.lexeme)
+$$;
+comment on function private.written_word(text, text) is 'The word of a text that has this stem, as it is written there.';
 
 create type public.recalled_knowledge as (
   knowledge_id uuid, title text, content text, knowledge_type text, category text, project_context text,
@@ -445,7 +527,10 @@ begin
        where v_model is not null
     ), scored as materialized (
       select k.id, k.created_in_session, k.session_position, s.similarity, w.keyword_score as keyword_raw, w.query_share,
-             w.matched_words, t.trigger_score, t.matched_triggers,
+             w.matched_words, w.near_words, t.matched_triggers, w.matched_marks,
+             -- An identifier of the query that the item has is a trigger that nobody had to write down.
+             greatest(t.trigger_score, case when w.matched_marks is not null then 0.5 end)
+               as trigger_score,
              w.keyword_score / nullif(max(w.keyword_score) over (), 0) as keyword_share,
              (s.similarity - min(s.similarity) over ())
                / nullif(max(s.similarity) over () - min(s.similarity) over (), 0) as similarity_share,
@@ -503,7 +588,10 @@ begin
            least(f.score, 1), f.similarity, f.keyword_share, f.trigger_score,
            concat_ws('; ',
              'has the trigger ' || (select string_agg(format('"%s"', x), ', ') from unnest(f.matched_triggers[1:3]) x),
-             case when f.keyword_share >= 0.2 then coalesce(
+             'has the identifier ' || (select string_agg(format('"%s"', x), ', ') from unnest(f.matched_marks[1:3]) x),
+             'near match: ' || (select string_agg(format('"%s" for "%s"', private.written_word(k.title || ' ' || k.content, x.lexeme), x.word), ', ')
+                                  from unnest(f.near_words[1:3]) x),
+             case when f.keyword_share >= 0.2 and (f.matched_words is not null or f.near_words is null) then coalesce(
                'shares the words ' || (select string_agg(x, ', ') from unnest(f.matched_words[1:4]) x),
                'recorded beside matching words') end,
              case when f.similarity >= v_threshold
@@ -605,8 +693,9 @@ comment on function public.get_contextual_knowledge(text, text, integer, extensi
   'What is worth knowing in a situation described in words (and optionally as a vector), items of the project first among equals, each with the reason.';
 
 revoke execute on function
+  private.write_retrieval_settings(uuid, text, jsonb), public.configure_retrieval(text, jsonb),
   private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(),
-  private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.written_word(text, text), private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
   private.compare_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
   private.similarities(uuid[], extensions.vector, text),
   private.vector_scope(uuid, text, extensions.vector),
@@ -618,7 +707,7 @@ revoke execute on function
   from public, anon, authenticated, service_role;
 grant execute on function
   private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(),
-  private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.written_word(text, text), private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
   private.compare_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
   private.similarities(uuid[], extensions.vector, text),
   private.vector_scope(uuid, text, extensions.vector),
@@ -628,5 +717,6 @@ grant execute on function
   public.get_contextual_knowledge(text, text, integer, extensions.vector, text)
   to authenticated, service_role;
 grant execute on function
+  private.write_retrieval_settings(uuid, text, jsonb), public.configure_retrieval(text, jsonb),
   public.recall_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean)
   to authenticated;

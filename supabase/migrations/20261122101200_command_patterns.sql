@@ -104,20 +104,21 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+  -- Each thing is said once: what is said twice counts twice in a search, and pulls the vector towards itself.
   select row(
-    'procedural', coalesce(nullif(btrim(command.command_category), ''), 'command'),
-    left(coalesce(nullif(btrim(regexp_replace(command.command_description, '\s+', ' ', 'g')), ''),
-                  command.command_signature), 200),
+    'procedural', coalesce(nullif(btrim(command.command_category), ''), 'command'), t.title,
     concat_ws(e'\n',
       'Command: ' || private.clip(command.success_pattern, 12000),
-      private.clip(command.command_description, 8000),
+      nullif(private.clip(command.command_description, 8000), t.title),
       'Needs: ' || private.clip(array_to_string(command.context_requirements, '; '), 4000),
       'Parameters: ' || private.clip(command.parameter_notes::text, 8000),
-      'Signature: ' || command.command_signature),
+      'Signature: ' || nullif(command.command_signature, command.success_pattern)),
     50,
     private.merge_words(array[command.command_signature::text], array[split_part(command.command_signature, ' ', 1)]),
     jsonb_build_object('kind', 'command'),
     command.project_context)::private.companion_text
+    from (select left(coalesce(nullif(btrim(regexp_replace(command.command_description, '\s+', ' ', 'g')), ''),
+                               command.command_signature), 200) as title) t
 $$;
 comment on function private.render_command(public.command_patterns) is 'What the companion of a command says.';
 

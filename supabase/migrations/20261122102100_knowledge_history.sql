@@ -345,10 +345,10 @@ begin
     select distinct k.id
       from erased e
       join public.workspaces w on w.id = e.workspace_id
-      cross join lateral (
-        select tsvector_to_array(to_tsvector(w.text_search_config::regconfig, left(e.title || ' ' || e.content, 50000))) as words) x
       join public.knowledge_items k on k.created_in_session = e.created_in_session
       join private.search_documents d on d.knowledge_id = k.id
+      cross join lateral (
+        select tsvector_to_array(private.text_vector(d.config::regconfig, left(e.title || ' ' || e.content, 50000))) as words) x
      where abs(k.session_position - e.session_position) <= 16 or x.words <@ tsvector_to_array(d.document)));
   return null;
 end

@@ -68,6 +68,7 @@ MIRRORS = {
     "RecordedValidationTest": "recorded_validation_test",
     "RelatedKnowledge": "related_knowledge",
     "Relationship": "listed_relationship",
+    "RetrievalSettings": "retrieval_settings",
     "Session": "ai_sessions",
     "SessionEvent": "session_timeline",
     "SimilarKnowledge": "find_similar_knowledge()",

@@ -149,14 +149,15 @@ def test_a_command(team: Team) -> None:
         ran = monday.record_command_run(
             command,
             succeeded=True,
-            command_description="Let the database server read its configuration again",
+            command_description="Let postgres read its configuration again",
             context_requirements=["a running server"],
         )
         assert (ran.outcome, ran.usage_count, ran.success_count) == ("created", 1, 1)
         rival = monday.record_command_run(
             "systemctl reload postgresql",
             succeeded=True,
-            command_description="Let the database server read its configuration file again",
+            command_description="Let postgres read its configuration file again",
+            context_requirements=["a running server"],
         )
     with team.ana.session("tuesday") as tuesday:
         again = tuesday.record_command_run(

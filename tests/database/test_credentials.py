@@ -69,6 +69,7 @@ NO_TEXT = {
     "retrieved",
     "embedding_model",
     "interaction_type",
+    "text_search_config",
 }
 ORDINARY = [
     "Set password = <your password> in .env.",

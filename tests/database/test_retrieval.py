@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -318,3 +319,152 @@ def test_a_small_workspace_among_large_ones_gets_its_rows(world: World) -> None:
     rows = crowd.rpc("find_similar_knowledge", query_embedding=query, similarity_threshold=-1)
     assert len(rows) == 10
     assert all(str(row["content"]).startswith("crowd") for row in rows)
+
+
+# Identifiers, misspelt words, languages: no vector is involved
+
+#: What a developer's memory holds; each has rivals that share its plain words, and say them more often.
+NOTES = {
+    "error code": ("E0308 while building", "error[E0308]: mismatched types, convert with into()."),
+    "error code's neighbour": ("E0309 while building", "error[E0309] while building, building, building."),
+    "constant": ("Chrome gave up", "The page showed ERR_CONNECTION_REFUSED until the proxy was up."),
+    "constant's words": ("Connection refused", "err: connection refused; the connection is refused again."),
+    "path": ("Web server", "The limit is set in /etc/nginx/conf.d/limits.conf and wants a reload."),
+    "path's words": ("Limits conf", "etc: nginx conf limits; conf of nginx, conf d."),
+    "symbol": ("Shared ownership", "Take std::shared_ptr where two owners live on."),
+    "symbol's words": ("Shared ptr", "std shared ptr, shared ptr std, ptr."),
+    "camel case": ("Users by key", "Use getUserById, not the list, to look somebody up."),
+    "flag": ("Hooks in a hurry", "git commit --no-verify leaves the hooks out."),
+    "flag's words": ("Verify", "Verify, no verify, verify: verify commits with hooks."),
+    "plain": ("Cluster upgrade", "Kubernetes nodes are drained one at a time."),
+    "plain's rival": ("Cluster size", "Twelve nodes at a time are upgraded."),
+}
+
+
+@pytest.fixture
+def notes(world: World) -> Persona:
+    ana = world.sign_up("ana")
+    ana.rpc(
+        "record_knowledge_batch",
+        items=[{"title": title, "content": content} for title, content in NOTES.values()],
+    )
+    return ana
+
+
+def test_an_identifier_is_found_as_it_stands(notes: Persona) -> None:
+    for query, expected, identifier in (
+        ("E0308", "error code", None),
+        ("what does error E0308 mean while building?", "error code", "E0308"),
+        ("ERR_CONNECTION_REFUSED", "constant", "err_connection_refused"),
+        ("the browser says ERR_CONNECTION_REFUSED.", "constant", "err_connection_refused"),
+        ("/etc/nginx/conf.d/limits.conf", "path", "/etc/nginx/conf.d/limits.conf"),
+        ("where is limits.conf", "path", "limits.conf"),
+        ("std::shared_ptr", "symbol", "std::shared_ptr"),
+        ("getUserById", "camel case", None),
+        ("what does getUserById do", "camel case", "getUserById"),
+        ("user by id", "camel case", None),
+        ("--no-verify", "flag", "--no-verify"),
+        ("what does `git commit --no-verify` do", "flag", "--no-verify"),
+    ):
+        [row, *_] = notes.rpc("search_knowledge", query_text=query)
+        assert row["title"] == NOTES[expected][0], query
+        if identifier:
+            assert f'has the identifier "{identifier}"' in row["relevance_reason"], query
+
+
+def test_a_misspelt_word_finds_what_is_nearly_it(notes: Persona) -> None:
+    for query in (
+        *("kuberntes", "kubernates", "Kubernetse", "kubernetees"),
+        "how are the nodes of kubernats upgraded?",
+    ):
+        [row, *_] = notes.rpc("search_knowledge", query_text=query)
+        assert row["title"] == NOTES["plain"][0], query
+        assert re.search(r'near match: "Kubernetes" for "\w+"', row["relevance_reason"]), query
+
+
+def test_a_word_that_is_there_is_not_corrected(notes: Persona) -> None:
+    notes.record("Clusters of stars", "A kubernete is not a word, but it stands here.")
+    for row in notes.rpc("search_knowledge", query_text="kubernete"):
+        assert "near match" not in row["relevance_reason"]
+
+
+def test_what_may_not_be_seen_is_no_near_match(world: World) -> None:
+    ana, ben = world.sign_up("ana"), world.sign_up("ben")
+    team = world.workspace("team", owner=ana, contributor=ben)
+    ana.inside(team).record("Secret", "The project is called Nightingale.")
+    assert ben.inside(team).rpc("search_knowledge", query_text="nightingal nightingalle") == []
+    assert ana.inside(team).rpc("search_knowledge", query_text="nightingalle") != []
+
+
+#: Items in languages that their queries share no whole word with, as the parser sees words.
+LANGUAGES = {
+    "Chinese": (
+        "数据库连接池耗尽时。请增加最大连接数并重启服务。",
+        ["连接池", "数据库连接", "最大连接数是多少。"],
+    ),
+    "Japanese": ("デプロイの前にマイグレーションを実行してください。", ["マイグレーション", "デプロイの前"]),
+    "Korean": ("배포하기 전에 데이터베이스를 백업해야 합니다.", ["데이터베이스 백업", "배포"]),
+    "Thai": ("ต้องสำรองฐานข้อมูลก่อนอัปเกรด", ["สำรองฐานข้อมูล"]),
+    "German": (
+        "Die Verbindungen zur Datenbank werden nach zehn Minuten geschlossen, wenn nichts über sie läuft.",
+        ["Wann wird eine Verbindung geschlossen?", "Verbindung schließen", "DATENBANKEN"],
+    ),
+    "Arabic": (
+        "يجب إعادة تشغيل الخوادم بعد تغيير كلمات المرور في قاعدة البيانات.",
+        ["كلمة المرور", "إعادة تشغيل الخادم", "قواعد البيانات"],
+    ),
+    "Russian": ("Перед обновлением сервера сохраните резервные копии базы данных.", ["обновления серверов"]),
+}
+
+
+def test_an_item_is_found_in_its_language_without_vectors(world: World) -> None:
+    ana = world.sign_up("ana")
+    ana.record("English", "Restart the server after the password of the database was changed.")
+    for other, (content, _) in LANGUAGES.items():
+        ana.record(f"note {other}", content)
+    for language, (_, queries) in LANGUAGES.items():
+        for query in queries:
+            found = ana.rpc("search_knowledge", query_text=query)
+            assert titles(found)[:1] == [f"note {language}"], query
+
+
+def test_an_item_may_carry_its_own_configuration(world: World) -> None:
+    ana = world.sign_up("ana")
+    for config in ("klingon", "german; drop table x"):
+        with refused("PT400", "not a text search configuration"):
+            ana.record("x", "x", text_search_config=config)
+    ana.record("as German", "Verbindungen", text_search_config="german")
+    ana.record("as it stands", "Verbindungen", text_search_config="simple", project_context="p")
+    assert titles(ana.rpc("search_knowledge", query_text="Verbindung")) == ["as German"]
+    assert set(titles(ana.rpc("search_knowledge", query_text="Verbindungen"))) == {
+        "as German",
+        "as it stands",
+    }
+    [item] = ana.sql(
+        "update knowledge_items set text_search_config = 'german' where project_context = 'p' returning id"
+    )
+    assert item["id"] in [r["knowledge_id"] for r in ana.rpc("search_knowledge", query_text="Verbindung")]
+
+
+def test_a_workspace_sets_its_configuration(world: World) -> None:
+    ana, ben = world.sign_up("ana"), world.sign_up("ben")
+    team = world.workspace("team", owner=ana, maintainer=ben)
+    ana, ben = ana.inside(team), ben.inside(team)
+    with refused("PT403"):
+        ben.rpc("configure_retrieval", text_search_config="german")
+    for refusal in (
+        {"text_search_config": "klingon"},
+        {"retrieval_weights": {"meaning": 2}},
+        {"retrieval_weights": {"x": 1}},
+    ):
+        with refused("PT400"):
+            ana.rpc("configure_retrieval", **refusal)
+    ana.record("note", "Verbindungen")
+    assert ana.rpc("search_knowledge", query_text="Verbindung gesucht") == []
+    [settings] = ana.rpc(
+        "configure_retrieval", text_search_config="german", retrieval_weights={"meaning": 0.5}
+    )
+    assert (settings["text_search_config"], settings["retrieval_weights"]) == ("german", {"meaning": 0.5})
+    assert ben.rpc("configure_retrieval") == [settings], "members may read what is set"
+    ana.rpc("validate_knowledge", knowledge_id=ana.value("select id from knowledge_items"))
+    assert titles(ben.rpc("search_knowledge", query_text="Verbindung gesucht")) == ["note"]

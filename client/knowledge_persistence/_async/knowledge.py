@@ -14,6 +14,7 @@ from knowledge_persistence.models import (
     RatedKnowledge,
     RecalledKnowledge,
     RecordedKnowledge,
+    RetrievalSettings,
     SimilarKnowledge,
     ValidatedKnowledge,
     from_row,
@@ -24,7 +25,7 @@ from knowledge_persistence.models import (
 from .methods import AsyncMethods
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -56,6 +57,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
         project_context: str | None = None,
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
+        text_search_config: str | None = None,
         embed: bool = False,
         allow_credentials: bool = False,
     ) -> RecordedKnowledge:
@@ -77,6 +79,8 @@ class AsyncKnowledgeMethods(AsyncMethods):
             project_context: the project it belongs to; None: the session's.
             valid_from: from when it holds.
             valid_to: until when it held.
+            text_search_config: how PostgreSQL stems its words (german, simple); None: by the language that it is
+                plainly written in, else as its workspace's.
             embed: make the vector now, instead of leaving that to the worker.
             allow_credentials: take the text though it looks like it holds a credential.
 
@@ -97,6 +101,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
             project_context=project_context,
             valid_from=valid_from,
             valid_to=valid_to,
+            text_search_config=text_search_config,
         )
         [recorded] = await self.remember_many([item], embed=embed, allow_credentials=allow_credentials)
         return recorded
@@ -456,6 +461,34 @@ class AsyncKnowledgeMethods(AsyncMethods):
             mode="once",
         )
         return from_row(RatedKnowledge, rows[0])
+
+    async def configure_retrieval(
+        self, *, text_search_config: str | None = None, retrieval_weights: Mapping[str, float] | None = None
+    ) -> RetrievalSettings:
+        """Say how the workspace's searches read and weigh; without arguments only tell.
+
+        Args:
+            text_search_config: how PostgreSQL stems the words of items that have no language of their own; a
+                change reads all items of the workspace anew.
+            retrieval_weights: meaning, triggers and neighbours, 0 to 1 each, instead of all that are set; {} sets
+                the defaults.
+
+        Raises:
+            InvalidArgumentError: there is no such configuration, or a weight is unknown or outside its range.
+            ForbiddenError: the caller is not an owner of the workspace.
+        """
+        rows = await self._core.call(
+            "configure_retrieval",
+            {
+                "text_search_config": text_search_config,
+                "retrieval_weights": None
+                if retrieval_weights is None
+                else JsonArgument(dict(retrieval_weights)),
+            },
+            await self._request_context(),
+            mode="repeatable",
+        )
+        return from_row(RetrievalSettings, rows[0])
 
 
 def _ids(values: Sequence[UUID | str] | None) -> list[UUID] | None:

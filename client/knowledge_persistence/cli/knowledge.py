@@ -50,7 +50,10 @@ KnowledgeId = Annotated[str, typer.Argument(help="The item's id, as recall shows
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     app.command("remember", rich_help_panel="Knowledge")(remember)
-    app.command("recall", rich_help_panel="Knowledge")(recall)
+    # A flag is a thing to look up: what is no option of ours is the query, as if `--` stood before it.
+    app.command("recall", rich_help_panel="Knowledge", context_settings={"ignore_unknown_options": True})(
+        recall
+    )
     app.command("show", rich_help_panel="Knowledge")(show)
     app.command("rate", rich_help_panel="Knowledge")(rate)
 
@@ -71,6 +74,13 @@ def remember(
     ] = None,
     importance: Annotated[int, typer.Option(min=1, max=100, help="How important it is.")] = 50,
     project: Annotated[str | None, typer.Option(help="The project it belongs to (KP_PROJECT).")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="Its text search configuration (german, simple); else that of the language it is plainly "
+            "written in, or the workspace's."
+        ),
+    ] = None,
     embed: Annotated[
         bool, typer.Option("--embed", help="Make its vector now, instead of leaving that to the worker.")
     ] = False,
@@ -95,6 +105,7 @@ def remember(
             retrieval_triggers=trigger,
             importance_score=importance,
             project_context=project,
+            text_search_config=language,
             embed=embed,
             allow_credentials=allow_credentials,
         )

@@ -37,6 +37,8 @@ class NewKnowledge:
         project_context: the project it belongs to; None: the session's.
         valid_from: from when it holds.
         valid_to: until when it held.
+        text_search_config: how PostgreSQL stems its words (german, simple); None: by the language that it is
+            plainly written in, else as its workspace's.
     """
 
     content: str
@@ -50,6 +52,7 @@ class NewKnowledge:
     project_context: str | None = None
     valid_from: datetime | None = None
     valid_to: datetime | None = None
+    text_search_config: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +181,23 @@ class KnowledgeItem:
     valid_from: datetime | None = None
     valid_to: datetime | None = None
     superseded_by: UUID | None = None
+    text_search_config: str | None = None
     last_accessed: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalSettings:
+    """How a workspace's searches read and weigh.
+
+    Attributes:
+        workspace_id: the workspace.
+        text_search_config: how PostgreSQL stems the words of items that have no language of their own.
+        retrieval_weights: meaning, triggers and neighbours, 0 to 1 each; what is missing has its default.
+    """
+
+    workspace_id: UUID
+    text_search_config: str
+    retrieval_weights: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
