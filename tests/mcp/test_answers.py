@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowledge_persistence.errors import (
@@ -52,6 +52,8 @@ def test_tokens_are_estimated_as_the_brief_does(world: World) -> None:
         assert estimate_tokens(text) == row["tokens"], text
 
 
+# The same examples each time, and no time limit: what else the machine does is no fault of theirs.
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(texts, st.integers(1, 60), texts, texts), min_size=1, max_size=8),
     st.integers(200, 1500),
@@ -67,6 +69,7 @@ def test_an_answer_keeps_to_its_budget(given: list[tuple[str, int, str, str]], b
     assert str(UUID(int=0)) in told
 
 
+@settings(deadline=None, derandomize=True)
 @given(texts, st.integers(1, 200), texts, st.lists(texts, max_size=20), st.integers(250, 2000))
 def test_an_item_keeps_to_its_budget(text: str, times: int, title: str, tags: list[str], budget: int) -> None:
     whole = KnowledgeItem(
@@ -94,6 +97,7 @@ def test_an_item_keeps_to_its_budget(text: str, times: int, title: str, tags: li
     assert str(UUID(int=1)) in told
 
 
+@settings(deadline=None, derandomize=True)
 @given(texts, st.integers(0, 200))
 def test_a_text_is_cut_at_its_tokens(text: str, tokens: int) -> None:
     kept, is_cut = cut(text, tokens)

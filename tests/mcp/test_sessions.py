@@ -199,8 +199,7 @@ async def endpoint(stage: World, bounds: Bounds) -> AsyncGenerator[str]:
     doorkeeper: Doorkeeper = make_doorkeeper(stage)
 
     async def admit(request: Request) -> Caller:
-        request.state.caller = await doorkeeper.admit(request.headers)
-        return request.state.caller
+        return await doorkeeper.admit(request.headers)
 
     made = McpEndpoint(admit, bounds=bounds)
 

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 #: Tokens below which a part of a text tells too little to be shown.
 _WORTH_SHOWING: Final = 60
 
+#: What stands where a text was cut.
+_CUT: Final = " […cut; get_item has it whole]"
+
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PLAIN = re.compile(r"[A-Za-z\s]", re.ASCII)
 
@@ -112,14 +115,14 @@ def pack(entries: Sequence[tuple[str, str]], max_tokens: int, more: str) -> str:
         head = f"{number + 1}. {heading}"
         text = indented(body)
         whole = estimate_tokens(text)
-        room = left - estimate_tokens(head) - 8
+        room = left - estimate_tokens(head) - estimate_tokens(_CUT) - 2
         share = room if number == len(entries) - 1 else max(room // 2, min(room, 2 * _WORTH_SHOWING))
         allowed = max(min(whole, share), 0)
         if lines and (room < 0 or allowed < min(whole, _WORTH_SHOWING)):
             lines.append(more.format(len(entries) - number))
             break
         kept, is_cut = cut(text, allowed)
-        entry = "\n".join(filter(None, (head, kept))) + (" […cut; get_item has it whole]" if is_cut else "")
+        entry = "\n".join(filter(None, (head, kept))) + (_CUT if is_cut else "")
         lines.append(entry)
         left -= estimate_tokens(entry) + 1
     return "\n".join(lines)

@@ -147,6 +147,7 @@ class McpEndpoint:
         if isinstance(caller, Response):
             await caller(scope, receive, send)
             return
+        request.state.caller = caller
         owner = _owner(caller, request.headers)
         scope["user"] = _user(owner)
         named = request.headers.get(MCP_SESSION_ID_HEADER)
@@ -226,18 +227,19 @@ class McpEndpoint:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(min(self._bounds.session_seconds / 4, 60))
-            now = time.monotonic()
-            silent = {key: now - place.heard for key, place in self._places.items() if not place.calls}
-            gone = [key for key, seconds in silent.items() if seconds > self._bounds.connection_seconds]
-            await self._let_go(gone)
-            # Its session ends; should it come back, the session goes on.
-            await asyncio.gather(
-                *(
-                    self._places[key].seat.leave()
-                    for key, seconds in silent.items()
-                    if seconds > self._bounds.session_seconds and key in self._places
-                )
-            )
+            try:
+                await self._let_go_of_the_silent()
+            except Exception:
+                # The next one goes on: else nobody's session would end any more.
+                log.exception("the silent agents' sessions could not be ended")
+
+    async def _let_go_of_the_silent(self) -> None:
+        now = time.monotonic()
+        silent = {key: now - place.heard for key, place in self._places.items() if not place.calls}
+        await self._let_go([key for key, since in silent.items() if since > self._bounds.connection_seconds])
+        # Their sessions end; should they come back, these go on.
+        quiet = [key for key, since in silent.items() if since > self._bounds.session_seconds]
+        await asyncio.gather(*(self._places[key].seat.leave() for key in quiet if key in self._places))
 
     async def _let_go(self, keys: Iterable[str]) -> None:
         gone = {key: place for key in keys if (place := self._places.pop(key, None)) is not None}

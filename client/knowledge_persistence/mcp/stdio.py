@@ -103,7 +103,8 @@ class _Agent:
 
 def _prepare(settings: Settings) -> Embedder | None:
     """Load what the first call needs, in a thread of its own; return the embedder."""
-    for module in ("client", "http"):
+    door = "direct" if (settings.url or "").startswith("postgres") else "http"
+    for module in ("client", door):
         import_module(f"knowledge_persistence._async.{module}")
     from knowledge_persistence.embedders import make_embedder  # noqa: PLC0415
     from knowledge_persistence.errors import KnowledgePersistenceError  # noqa: PLC0415
