@@ -624,6 +624,18 @@ begin
     end if;
   end if;
 
+  -- Columns that came after this was written, where they are the author's to fill in.
+  select string_agg(format('r.%I', a.attname), ', ' order by a.attnum) into v_columns
+    from pg_attribute a
+   where a.attrelid = 'public.knowledge_items'::regclass and a.attnum > 0 and not a.attisdropped
+     and (line -> 'item') ? a.attname and has_column_privilege('authenticated', a.attrelid, a.attnum, 'insert')
+     and a.attname <> all ('{workspace_id,owner_id,knowledge_type,category,subcategory,title,content,content_embedding,embedding_model,context_data,importance_score,retrieval_triggers,validation_status,project_context,created_in_session,session_position,valid_from,valid_to}');
+  if v_columns is not null then
+    execute format('update public.knowledge_items k set (%s) = (select %s from jsonb_populate_record(k, $1) r) where k.id = $2',
+      replace(v_columns, 'r.', ''), v_columns)
+      using line -> 'item', target_id;
+  end if;
+
   -- Its place in its session before it takes it.
   update private.session_keys s set last_position = greatest(s.last_position, v_item.session_position)
    where s.session_id = v_session and v_item.session_position is not null;

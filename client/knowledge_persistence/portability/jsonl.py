@@ -154,7 +154,7 @@ def check_jsonl(source: Path) -> tuple[JSONObject, ExportSummary]:
             if number == 1:
                 header = _header(source, data)
             elif data.startswith(b'{"kind": "trailer"'):
-                trailer = cast("JSONObject", json.loads(data))
+                trailer = _trailer(source, data)
                 continue
             else:
                 lines += 1
@@ -175,6 +175,13 @@ def check_jsonl(source: Path) -> tuple[JSONObject, ExportSummary]:
         sha256=digest.hexdigest(),
         workspace=workspace["name"],
     )
+
+
+def _trailer(source: Path, data: bytes) -> JSONObject:
+    try:
+        return cast("JSONObject", json.loads(data))
+    except ValueError as error:
+        raise DamagedExportError(f"{source} was cut off in its last line; export it again") from error
 
 
 def _header(source: Path, data: bytes) -> JSONObject:

@@ -170,7 +170,11 @@ def import_markdown(
     report = Report(dry_run=dry_run)
     stored = {one.id: one for one in _read_items(client)}
     manifest = _read_manifest(folder)
-    files = list(_read_folder(folder, report))
+    # Of two files with one id the one that was exported is the item's, the other a copy.
+    files = sorted(
+        _read_folder(folder, report),
+        key=lambda file: manifest.get(file.id or "") != file.path.relative_to(folder).as_posix(),
+    )
     seen: dict[str, str] = {}
     unreadable = {trouble.where for trouble in report.troubles}
     options = _Options(force, dry_run, allow_credentials)
