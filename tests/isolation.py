@@ -168,6 +168,11 @@ class RandomWorld:
                 )
                 content = again[0]["content"] if again and self.random.random() < 0.2 else text
                 actor.record(content[:60], content, project_context=self.random.choice(["atlas", "borea"]))
+                actor.rpc(
+                    "add_agent_session_items",
+                    conversation="talk",
+                    items=[{"role": "user", "content": content}],
+                )
 
     def _validate(self, place: Place, _: Persona) -> None:
         judges = [one for one in self.places if one.workspace == place.workspace and one.role in _VALIDATORS]
@@ -193,7 +198,7 @@ class RandomWorld:
         item = self._some("knowledge_items", place.workspace)
         if item is None:
             return
-        match self.random.randrange(5):
+        match self.random.randrange(8):
             case 0:
                 actor.rpc("rate_knowledge", knowledge_id=item, effectiveness_rating=8)
             case 1:
@@ -207,6 +212,13 @@ class RandomWorld:
                 actor.rpc("recall_knowledge", query_text=self.random.choice(_SUBJECTS))
             case 3:
                 actor.rpc("forget_knowledge", knowledge_id=item)
+            case 4:
+                actor.rpc("add_agent_session_items", conversation="a talk", items=[{"content": self._text()}])
+            case 5:
+                stored = {"namespace": ["notes"], "key": self.marker(), "value": {"text": self._text()}}
+                actor.rpc("put_store_items", items=[stored])
+            case 6:
+                actor.rpc("create_agent_token", name=self._text())
             case _:
                 actor.rpc("discover_duplicates", knowledge_id=item)
 
@@ -243,7 +255,9 @@ class RandomWorld:
                 " and has_table_privilege('authenticated', c.oid, 'select') order by 1"
             )
         ]
-        return {name: self.world.superuser(f"select * from public.{name}") for name in names}
+        tables = {name: self.world.superuser(f"select * from public.{name}") for name in names}
+        # Nobody reads this one, but functions tell of it.
+        return {**tables, "agent_tokens": self.world.superuser("select * from private.agent_tokens")}
 
     # -- the model -----------------------------------------------------------------------------------------------
 
@@ -285,9 +299,16 @@ class View:
             "knowledge_validation_tests": self._is_member,
             "validation_test_results": self._is_member,
             "knowledge_events": self._hears,
+            # A conversation is its owner's alone, whoever maintains the workspace.
+            "agent_session_items": lambda row: self._is_member(row) and row["owner_id"] == self._me,
             "workspaces": lambda row: row["id"] in self._mine,
             "workspace_members": self._is_member,
             "embedding_models": lambda _: True,
+            "agent_session_items": lambda row: self._is_member(row) and row["owner_id"] == self._me,
+            "agent_tokens": lambda row: (
+                self._is_member(row)
+                and (row["user_id"] == self._me or row["workspace_id"] in self._maintained)
+            ),
             **dict.fromkeys(_COMPANIES, lambda row: row["knowledge_id"] in self._items),
         }
         self.rows = {
