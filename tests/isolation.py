@@ -168,11 +168,6 @@ class RandomWorld:
                 )
                 content = again[0]["content"] if again and self.random.random() < 0.2 else text
                 actor.record(content[:60], content, project_context=self.random.choice(["atlas", "borea"]))
-                actor.rpc(
-                    "add_agent_session_items",
-                    conversation="talk",
-                    items=[{"role": "user", "content": content}],
-                )
 
     def _validate(self, place: Place, _: Persona) -> None:
         judges = [one for one in self.places if one.workspace == place.workspace and one.role in _VALIDATORS]
@@ -299,8 +294,6 @@ class View:
             "knowledge_validation_tests": self._is_member,
             "validation_test_results": self._is_member,
             "knowledge_events": self._hears,
-            # A conversation is its owner's alone, whoever maintains the workspace.
-            "agent_session_items": lambda row: self._is_member(row) and row["owner_id"] == self._me,
             "workspaces": lambda row: row["id"] in self._mine,
             "workspace_members": self._is_member,
             "embedding_models": lambda _: True,
