@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import uuid
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from isolation import UUID_PATTERN, RandomWorld, View
-from world import World, call, vector
+from world import World, call, refused, vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ ARGUMENTS: dict[str, object] = {
 }
 #: What reads, asked in a way that finds as much as possible.
 QUESTIONS = "what do ports certificates caches migrations queues timeouts do tool flag"
+SECTIONS = ["session", "item", "history", "relationship", "link", "duplicate", "merge", "test", "result"]
 STATUSES = ["pending", "validated", "needs_update", "deprecated"]
 READS: list[tuple[str, dict[str, object]]] = [
     ("search_knowledge", {"query_text": QUESTIONS, "max_results": 100, "validation_statuses": STATUSES}),
@@ -66,6 +68,13 @@ READS: list[tuple[str, dict[str, object]]] = [
     ("validation_report", {}),
     ("knowledge_events_since", {"max_events": 1000}),
     ("my_workspaces", {}),
+    ("list_agent_tokens", {}),
+    ("get_store_items", {"keys": [{"namespace": ["notes"], "key": "any"}]}),
+    ("search_store_items", {"query_text": QUESTIONS, "max_results": 100}),
+    ("list_store_namespaces", {}),
+    ("get_agent_session_items", {"conversation": "a talk"}),
+    ("export_header", {"with_embeddings": True}),
+    *(("export_records", {"section": section, "with_embeddings": True}) for section in SECTIONS),
 ]  # fmt: skip
 
 
@@ -123,6 +132,10 @@ def test_tables_and_views_show_what_the_rules_say(random_world: RandomWorld) -> 
         view = random_world.view(persona)
         assert not view.unruled, "a table that the model knows no rule for"
         for table, allowed in view.rows.items():
+            if table == "agent_tokens":
+                with refused("42501"):
+                    persona.sql("select 1 from private.agent_tokens")
+                continue
             key = "ctid" if table == "embedding_models" else "id"
             if table == "workspace_members":
                 key = "workspace_id::text || user_id::text"
@@ -219,6 +232,7 @@ def _tables_of(parameter: str) -> Sequence[str]:
         "test_id": ("knowledge_validation_tests",),
         "insight_id": ("experiential_knowledge",),
         "workspace_id": ("workspaces",),
+        "token_id": ("agent_tokens",),
     }.get(parameter, ())
 
 
@@ -237,6 +251,52 @@ def _functions_of_ids(world: World) -> Iterator[tuple[str, list[str], list[str],
             yield row["proname"], ids, list(kinds)[: row["required"]], arrays
 
 
+def test_lines_of_an_import_open_nothing_hidden(random_world: RandomWorld) -> None:
+    decisions = Counter[str]()
+    for persona in standpoints(random_world):
+        view = random_world.view(persona)
+        own = next(iter(view.rows["knowledge_items"]), {"id": uuid.uuid4()})
+        hidden = [
+            row["id"] for row in random_world.tables["knowledge_items"] if str(row["id"]) not in view.ids
+        ][:3]
+        for one in hidden:
+            answers = set[str]()
+            for tried in (one, uuid.uuid4()):
+                relationship = {
+                    "source_knowledge_id": str(own["id"]),
+                    "target_knowledge_id": str(tried),
+                    "relationship_type": "similar_to",
+                    "strength": 1,
+                    "status": "accepted",
+                    "created_at": "2026-01-01T00:00:00Z",
+                }
+                link = {
+                    "knowledge_id": str(tried),
+                    "session_id": str(tried),
+                    "interaction_type": "accessed",
+                    "created_at": "2026-01-01T00:00:00Z",
+                }
+                lines: list[Row] = [
+                    {"kind": "relationship", "id": str(uuid.uuid4()), "relationship": relationship},
+                    {"kind": "link", "id": str(uuid.uuid4()), "link": link},
+                    {"kind": "history", "id": str(tried), "item": {"id": str(tried)}, "entries": []},
+                    {
+                        "kind": "merge",
+                        "id": str(tried),
+                        "merge": {"duplicate_id": str(tried), "keep_id": str(own["id"])},
+                    },
+                ]
+                answers.add(
+                    masked(
+                        attempt(persona, "import_records", {"lines": [json.dumps(line) for line in lines]})
+                    )
+                )
+                decisions["import_records"] += 1
+            assert len(answers) == 1, (persona.name, answers)
+            assert not any("created" in answer for answer in answers)
+    _tell(decisions)
+
+
 def test_a_hidden_row_can_be_neither_changed_nor_told_from_none(random_world: RandomWorld) -> None:
     decisions = Counter[str]()
     columns = {
@@ -252,7 +312,7 @@ def test_a_hidden_row_can_be_neither_changed_nor_told_from_none(random_world: Ra
     for persona in standpoints(random_world):
         view = random_world.view(persona)
         for table, rows in random_world.tables.items():
-            if table in {"embedding_models", "workspace_members"}:
+            if table in {"embedding_models", "workspace_members", "agent_tokens"}:
                 continue
             seen = {row["id"] for row in view.rows[table]}
             hidden = [row["id"] for row in rows if row["id"] not in seen]
