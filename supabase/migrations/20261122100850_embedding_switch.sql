@@ -115,13 +115,23 @@ $$;
 comment on function private.queue_for_switch(text) is
   'Makes a job for each item that a switch is about and that has neither its new vector nor a job for it.';
 
+create function private.holds_up(job private.embedding_jobs, switch private.embedding_switches)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+-- There is always something that was written just now; waiting for that, too, could take for ever.
+as $$ select (job).created_at <= (switch).started_at or (job).created_at < now() - interval '10 seconds' $$;
+comment on function private.holds_up(private.embedding_jobs, private.embedding_switches) is
+  'Whether a switch waits for a job: not for what was written in the last ten seconds, which waits for its vector as every new text does.';
+
 create type public.embedding_switch_report as (
   from_model text, to_model text, state text, items integer, embedded integer, waiting integer, failed integer,
   unsettled integer, index_name text, index_valid boolean, index_statement text, started_at timestamptz,
   swapped_at timestamptz
 );
 comment on type public.embedding_switch_report is
-  'How far a switch is. state: filling (the old model serves), settling (the new one serves, its vectors move into the items), settled (the old vectors are kept for a while). items: how many it is about; embedded: how many have a vector of the new model; waiting, failed: jobs; unsettled: items whose own vector is not the new one. index_statement makes the index where it is missing.';
+  'How far a switch is. state: filling (the old model serves), settling (the new one serves, its vectors move into the items), settled (the old vectors are kept for a while). items: how many it is about; embedded: how many have a vector of the new model; waiting, failed: jobs (not counting what was written in the last ten seconds); unsettled: items whose own vector is not the new one. index_statement makes the index where it is missing.';
 
 -- definer because it counts in tables that are nobody's, for operators only.
 create function public.embedding_switch_status()
@@ -155,7 +165,8 @@ begin
     join public.workspaces w on w.id = k.workspace_id
     left join private.item_vectors v on v.knowledge_id = k.id and v.embedding_model = v_switch.to_model
    where w.embedding_model is null;
-  select count(*) filter (where j.available_at < 'infinity'), count(*) filter (where j.available_at = 'infinity')
+  select count(*) filter (where j.available_at < 'infinity' and private.holds_up(j, v_switch)),
+         count(*) filter (where j.available_at = 'infinity')
     into v_report.waiting, v_report.failed
     from private.embedding_jobs j where j.for_switch;
   v_report.index_name := private.embedding_index_name(v_switch.to_model);
@@ -241,6 +252,7 @@ as $$
 declare
   v_switch private.embedding_switches;
   v_swap public.embedding_swap;
+  v_slipped integer;
 begin
   if not private.is_trusted() then
     perform private.fail('PT403', 'only service_role swaps the embedding model');
@@ -251,8 +263,9 @@ begin
     perform private.fail('PT409', 'no switch waits for its swap', 'begin_embedding_switch begins one');
   end if;
   -- What slipped in beside the beginning of the switch.
-  perform private.queue_for_switch(v_switch.to_model);
-  select count(*) filter (where j.available_at < 'infinity'), count(*) filter (where j.available_at = 'infinity')
+  v_slipped := private.queue_for_switch(v_switch.to_model);
+  select v_slipped + count(*) filter (where j.available_at < 'infinity' and private.holds_up(j, v_switch)),
+         count(*) filter (where j.available_at = 'infinity')
     into v_swap.waiting, v_swap.failed
     from private.embedding_jobs j where j.for_switch;
   if v_swap.waiting > 0 then
@@ -435,7 +448,8 @@ comment on function private.maintain_embedding_switch() is
 
 revoke execute on function
   private.current_switch(), private.lock_models(), private.store_next_embedding(uuid, text, text, extensions.vector),
-  private.queue_for_switch(text), private.end_embedding_switch(integer), private.maintain_embedding_switch(),
+  private.queue_for_switch(text), private.holds_up(private.embedding_jobs, private.embedding_switches),
+  private.end_embedding_switch(integer), private.maintain_embedding_switch(),
   public.embedding_switch_status(), public.begin_embedding_switch(text, integer, double precision, text, text),
   public.swap_embedding_model(boolean), public.settle_embedding_switch(integer), public.abort_embedding_switch()
   from public, anon, authenticated, service_role;

@@ -116,7 +116,7 @@ def test_the_old_model_serves_until_the_new_one_can(world: World, ana: Persona, 
     claimed = service.rpc("claim_embedding_jobs", max_jobs=1, lease_seconds=1)
     assert [job["embedding_model"] for job in claimed] == [OLD]
     world.superuser("update private.embedding_jobs set available_at = now() where available_at < 'infinity'")
-    assert service.rpc("swap_embedding_model") == [{"outcome": "waiting", "waiting": 2, "failed": 0}]
+    assert service.rpc("swap_embedding_model") == [{"outcome": "waiting", "waiting": 1, "failed": 0}]
     assert embed(service, OLD, NEW) == 3
     for item in (first, second):
         assert models_of(world, item) == (OLD, {OLD, NEW})

@@ -232,7 +232,7 @@ async def _fill(
                 working = asyncio.create_task(worker.run_once())
             if working is not None:
                 await asyncio.wait([working], timeout=_LOOK)
-                if not working.done():
+                if not working.done() or (await _status(connection)).waiting == 0:
                     continue
             await asyncio.sleep(_LOOK)
     finally:
