@@ -61,6 +61,23 @@ comment on function private.bound_workspace() is
 revoke execute on function private.bound_workspace() from public;
 grant execute on function private.bound_workspace() to authenticated, service_role;
 
+create function private.refuse_agents()
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if private.bound_workspace() is not null then
+    perform private.fail('PT403', 'an agent''s token opens no administration', 'sign in as the user, and do it then');
+  end if;
+end
+$$;
+comment on function private.refuse_agents() is
+  'Fails for a token that is bound to a workspace: it makes, changes and ends no workspace, membership or token.';
+revoke execute on function private.refuse_agents() from public;
+grant execute on function private.refuse_agents() to authenticated, service_role;
+
 -- definer because it decides about membership and session ownership before the caller may see either table.
 create function private.request_context(out user_id uuid, out workspace_id uuid, out session_id uuid)
 language plpgsql

@@ -101,6 +101,7 @@ declare
   v_user uuid := private.require_user();
   v_workspace uuid;
 begin
+  perform private.refuse_agents();
   if btrim(coalesce(make_workspace.name, '')) = '' then
     perform private.fail('PT400', 'a workspace needs a name');
   end if;
@@ -138,6 +139,7 @@ as $$
 declare
   v_personal uuid;
 begin
+  perform private.refuse_agents();
   if not private.is_trusted() and (
     auth.uid() is null or not exists (
       select from public.workspace_members m
@@ -257,6 +259,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform private.refuse_agents();
   if drop_member.user_id is distinct from auth.uid() then
     perform private.lock_managed_workspace(drop_member.workspace_id);
   else

@@ -9,7 +9,8 @@
 --   * Only the sha256 of a token is kept. The token is 256 random bits, so nothing slower is needed. It is told once.
 --   * It ends when it is revoked (by its owner, or a maintainer of its workspace), when its time is over, and when its
 --     owner is no longer a member. Becoming a member again brings no token back.
---   * Agents make no tokens: what is bound to a workspace can't make something that outlives it.
+--   * Agents administer nothing: what is bound to a workspace makes no token that outlives it, and no workspace, and
+--     changes no membership.
 --
 -- Entry points: create_agent_token, list_agent_tokens, revoke_agent_token for users; authenticate_agent_token for the
 -- service that takes requests with them (the edge functions). The Data API itself takes no agent tokens.
@@ -79,9 +80,7 @@ declare
   v_token text;
   v_row private.agent_tokens;
 begin
-  if private.bound_workspace() is not null then
-    perform private.fail('PT403', 'an agent can''t make tokens', 'sign in as the user, and make it then');
-  end if;
+  perform private.refuse_agents();
   if btrim(coalesce(make_agent_token.name, '')) = '' then
     perform private.fail('PT400', 'a token needs a name', 'name what it is for: whoever finds it in the list has to know');
   end if;
@@ -163,9 +162,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if private.bound_workspace() is not null then
-    perform private.fail('PT403', 'an agent can''t revoke tokens', 'sign in as the user, and revoke it then');
-  end if;
+  perform private.refuse_agents();
   update private.agent_tokens t set revoked_at = coalesce(t.revoked_at, now())
    where t.id = end_agent_token.token_id
      and t.id in (select s.token_id from private.visible_agent_tokens(null) s);

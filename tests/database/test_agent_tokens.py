@@ -182,10 +182,10 @@ def test_an_agent_is_in_its_workspace_and_in_no_other(world: World, team: Team) 
     assert bound.sql("select 1 from public.ai_sessions where id = %s", own_session.session) == []
     assert bound.sql("select 1 from public.workspaces where id = %s", own["workspace_id"]) == []
     # It makes and ends no tokens.
-    with refused("PT403", "can't make tokens"):
+    with refused("PT403", "opens no administration"):
         create(bound)
     [listed] = bound.rpc("list_agent_tokens")
-    with refused("PT403", "can't revoke tokens"):
+    with refused("PT403", "opens no administration"):
         bound.rpc("revoke_agent_token", token_id=listed["token_id"])
 
     assert bound.sees(item)
@@ -207,3 +207,26 @@ def test_an_agent_has_the_role_that_its_user_has_now(world: World, team: Team) -
         bound.rpc("validate_knowledge", knowledge_id=item, validation_status="deprecated")
     with refused("42501"):
         bound.rpc("record_knowledge", title="x", content="x")
+
+
+def test_an_agent_administers_nothing(world: World, team: Team) -> None:
+    bound = agent(world, create(team.owner, workspace_id=team.id)["token"])
+    elsewhere = world.workspace("elsewhere", owner=team.owner)
+    for function, arguments in (
+        ("create_workspace", {"name": "another"}),
+        ("create_agent_token", {"name": "another"}),
+        ("revoke_agent_token", {"token_id": NOBODY}),
+        *(
+            (function, {"workspace_id": workspace, "user_id": team.colleague.id, **role})
+            for workspace in (team.id, elsewhere)
+            for function, role in (
+                ("add_workspace_member", {"role": "owner"}),
+                ("set_workspace_member_role", {"role": "owner"}),
+                ("remove_workspace_member", {}),
+            )
+        ),
+        ("remove_workspace_member", {"workspace_id": team.id, "user_id": team.owner.id}),
+        ("delete_workspace", {"workspace_id": elsewhere}),
+    ):
+        with refused("PT403", "opens no administration"):
+            bound.rpc(function, **arguments)
