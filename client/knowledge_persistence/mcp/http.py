@@ -79,7 +79,6 @@ class _Place:
         self.user = caller.key
         self.client = caller.client
         self.is_connection = is_connection
-        self.calls = 0
         self.heard = time.monotonic()
         self.seat = Seat(self._connect, metadata={"via": "mcp http"})
 
@@ -172,7 +171,7 @@ class McpEndpoint:
         finally:
             called: _Place | None = scope.get(_PLACE)
             if called is not None:
-                called.calls -= 1
+                called.seat.calls -= 1
                 called.heard = time.monotonic()
 
     async def _find_seat(self, context: ServerRequestContext[Any, Any]) -> Seat:
@@ -197,7 +196,7 @@ class McpEndpoint:
         place.client = caller.client
         place.heard = time.monotonic()
         # Until this request is answered, nobody takes the place for silent.
-        place.calls += 1
+        place.seat.calls += 1
         request.scope[_PLACE] = place
         if agent is not None:
             place.seat.metadata["agent"] = agent
@@ -213,7 +212,9 @@ class McpEndpoint:
         if len(held) < self._bounds.agents_per_user:
             return True
         silent_since = time.monotonic() - self._bounds.session_seconds
-        idle = [(heard, key) for heard, key in held if heard < silent_since and not self._places[key].calls]
+        idle = [
+            (heard, key) for heard, key in held if heard < silent_since and not self._places[key].seat.calls
+        ]
         if not idle:
             return False
         await self._let_go([min(idle)[1]])
@@ -235,11 +236,13 @@ class McpEndpoint:
 
     async def _let_go_of_the_silent(self) -> None:
         now = time.monotonic()
-        silent = {key: now - place.heard for key, place in self._places.items() if not place.calls}
+        silent = {key: now - place.heard for key, place in self._places.items() if not place.seat.calls}
         await self._let_go([key for key, since in silent.items() if since > self._bounds.connection_seconds])
         # Their sessions end; should they come back, these go on.
         quiet = [key for key, since in silent.items() if since > self._bounds.session_seconds]
-        await asyncio.gather(*(self._places[key].seat.leave() for key in quiet if key in self._places))
+        await asyncio.gather(
+            *(self._places[key].seat.leave(unless_called=True) for key in quiet if key in self._places)
+        )
 
     async def _let_go(self, keys: Iterable[str]) -> None:
         gone = {key: place for key in keys if (place := self._places.pop(key, None)) is not None}

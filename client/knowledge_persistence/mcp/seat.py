@@ -57,6 +57,8 @@ class Seat:
         self._fixed = session
         #: Kept with the session: which agent, through which door.
         self.metadata: JSONObject = dict(metadata or {})
+        #: How many calls are under way, where somebody counts them.
+        self.calls = 0
         self._client: AsyncKnowledgeClient | None = None
         self._session: AsyncSessionHandle | None = None
         #: What a call without a session resumes: the one that ended last, or whose sign-in was lost.
@@ -142,14 +144,22 @@ class Seat:
         if client is not None:
             await client.close()
 
-    async def leave(self) -> None:
-        """End the session, as the agent has gone, and close the client; never raises, never takes long."""
+    async def leave(self, *, unless_called: bool = False) -> None:
+        """End the session, as the agent has gone, and close the client; never raises, never takes long.
+
+        Args:
+            unless_called: not if a call has come meanwhile: the agent was silent, and is no more.
+        """
         try:
             async with asyncio.timeout(_GOODBYE), self._lock:
+                if unless_called and self.calls:
+                    return
                 if self._session is not None:
                     await self._end(self._session)
         except (KnowledgePersistenceError, TimeoutError) as error:
             log.warning("the session could not be ended: %s", str(error) or "no answer in time")
+            if unless_called:
+                return  # its agent may come back, and if not, it is tried again
         client, self._client, self._session = self._client, None, None
         if client is not None:
             await client.close()
