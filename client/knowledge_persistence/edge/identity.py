@@ -7,6 +7,7 @@ callers share one pool of connections; role and claims are set for each transact
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast
 from uuid import UUID
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 #: What an agent's token begins with.
 AGENT_TOKEN_PREFIX: Final = "kpt_"  # noqa: S105 - no password
+_AGENT_TOKEN: Final = re.compile(rf"{AGENT_TOKEN_PREFIX}[0-9a-f]{{64}}")
 #: What an API key begins with that is no signed token.
 _OPAQUE_PREFIX: Final = "sb_"
 _ALGORITHMS: Final = frozenset({"HS256", "ES256", "ES384", "RS256", "RS384", "RS512", "EdDSA"})
@@ -165,7 +167,10 @@ class Doorkeeper:
         raise AuthenticationError("nobody is signed in", code="PT401", status=401, hint=_HINT)
 
     async def _agent(self, token: str) -> _Credential:
-        holder = await self._service.authenticate_agent_token(token)
+        # What is no token by its form doesn't cost the database a look.
+        holder = (
+            await self._service.authenticate_agent_token(token) if _AGENT_TOKEN.fullmatch(token) else None
+        )
         if holder is None:
             raise AuthenticationError(
                 "the agent's token is not accepted: it is unknown, revoked or expired",
