@@ -95,11 +95,18 @@ begin
   end if;
   with seen (section, id, version) as (
     select 'session', s.id::text, s.xmin::text from public.ai_sessions s where s.workspace_id = v_workspace
-    union all select 'item', k.id::text, k.xmin::text from public.knowledge_items k where k.workspace_id = v_workspace
+    -- The worker stores vectors all the time: they count where they are taken along.
+    union all select 'item', k.id::text, case when export_header.with_embeddings then k.xmin::text
+        else concat_ws(' ', k.updated_at, k.validation_status, k.superseded_by, k.owner_id, k.created_in_session, k.access_count,
+          k.last_accessed, k.rating_count, k.rating_sum, k.success_count, k.failure_count) end
+      from public.knowledge_items k where k.workspace_id = v_workspace
     union all select 'record', r.id::text, r.xmin::text from public.technical_gotchas r where r.workspace_id = v_workspace
     union all select 'record', r.id::text, r.xmin::text from public.command_patterns r where r.workspace_id = v_workspace
     union all select 'record', r.id::text, r.xmin::text from public.interaction_patterns r where r.workspace_id = v_workspace
-    union all select 'record', r.id::text, r.xmin::text from public.experiential_knowledge r where r.workspace_id = v_workspace
+    union all select 'record', r.id::text, case when export_header.with_embeddings then r.xmin::text
+        else concat_ws(' ', r.updated_at, r.owner_id, r.created_in_session, r.applied_count, r.applied_successfully,
+          r.times_observed, r.last_observed) end
+      from public.experiential_knowledge r where r.workspace_id = v_workspace
     union all select 'record', r.id::text, r.xmin::text from public.decision_evolution r where r.workspace_id = v_workspace
     union all select 'history', h.id::text, h.xmin::text from public.knowledge_status_history h
       join public.knowledge_items k on k.id = h.knowledge_id where k.workspace_id = v_workspace

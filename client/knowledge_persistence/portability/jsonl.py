@@ -10,22 +10,23 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from knowledge_persistence.errors import ConflictError, KnowledgePersistenceError
+from knowledge_persistence.errors import ConflictError, KnowledgePersistenceError, ServerError
 from knowledge_persistence.models import ExportedHeader
 
 from .report import Report, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from typing import IO
     from uuid import UUID
 
     from knowledge_persistence import KnowledgeClient
-    from knowledge_persistence.models import JSONObject
+    from knowledge_persistence.models import ImportedLine, JSONObject
 
     from .report import Progress
 
@@ -34,8 +35,10 @@ FORMAT_VERSION: Final = 1
 #: An export over HTTP that was overtaken by a change is begun again so many times.
 _ATTEMPTS: Final = 3
 #: Lines and bytes that are sent at once.
-_LINES: Final = 100
+_LINES: Final = 25
 _BYTES: Final = 2_000_000
+#: The database gave a statement up: a busy machine, or a short statement_timeout.
+_TIMED_OUT: Final = "57014"
 
 
 class DamagedExportError(KnowledgePersistenceError):
@@ -221,7 +224,7 @@ def import_jsonl(
     Args:
         client: a client of the workspace.
         source: the file.
-        dry_run: say what would happen. Lines are tried a hundred at a time: what refers to an item of the file is
+        dry_run: say what would happen. Lines are tried some at a time: what refers to an item of the file is
             counted as it would be with that item there.
         damaged: take a file that was cut off or altered for what it is, and what can be read of it.
         allow_credentials: take texts though they look like they hold credentials.
@@ -245,15 +248,15 @@ def import_jsonl(
     waiting: dict[str, set[str]] = {}
     done = 0
     for first, lines in _batches(source):
-        answers = client.import_lines(
-            lines,
+        send = partial(
+            client.import_lines,
             exported_by=exported_by if isinstance(exported_by, str) else None,
             people=people,
             workspace=workspace,
             dry_run=dry_run,
             allow_credentials=allow_credentials,
         )
-        for answer in answers:
+        for answer in _patiently(send, lines):
             where = f"{source.name}:{first + answer.line_index}"
             kind = answer.kind or "line"
             outcome, reason = answer.outcome, answer.reason
@@ -269,6 +272,18 @@ def import_jsonl(
         done += len(lines)
         progress(min(done, total), total)
     return report
+
+
+def _patiently(send: Callable[[list[str]], list[ImportedLine]], lines: list[str]) -> list[ImportedLine]:
+    """Send lines; where the database has no time for all of them, in halves."""
+    try:
+        return send(lines)
+    except ServerError as error:
+        if error.code != _TIMED_OUT or len(lines) == 1:
+            raise
+    half = len(lines) // 2
+    first = _patiently(send, lines[:half])
+    return first + [replace(one, line_index=one.line_index + half) for one in _patiently(send, lines[half:])]
 
 
 def _batches(source: Path) -> Generator[tuple[int, list[str]]]:
