@@ -201,7 +201,7 @@ def _helps(found: FoundGotcha) -> bool:
 
 
 def _described(found: FoundGotcha) -> str:
-    lines = [f"Problem, met {found.frequency_encountered} times: {_line(found.problem_description)}"]
+    lines = [f"Problem: {_line(found.problem_description)}"]
     if found.working_solution:
         lines.append(f"What works: {_line(found.working_solution)}")
     lines += [f"What worked: {_line(one.solution)}" for one in found.worked[:2]]
