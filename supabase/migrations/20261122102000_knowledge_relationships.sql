@@ -128,17 +128,24 @@ rows 10
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  -- Asked once: in the query below each would be asked again for every row.
+  v_trusted boolean := private.is_trusted();
+  v_user uuid := auth.uid();
+  v_session uuid := private.current_session();
+  v_mine uuid[] := array(select private.my_workspaces());
+  v_maintained uuid[] := array(select private.maintained_workspaces());
 begin
   return query
     select k.id from public.knowledge_items k
      where k.id = any (visible_items.knowledge_ids)
-       and (private.is_trusted()
-            or k.workspace_id = any (array(select private.my_workspaces()))
+       and (v_trusted
+            or k.workspace_id = any (v_mine)
                and (k.validation_status in ('validated', 'needs_update')
                     or (k.validation_status = 'deprecated' and k.validated_at is not null)
-                    or k.owner_id = auth.uid()
-                    or k.created_in_session = (select private.current_session())
-                    or k.workspace_id = any (array(select private.maintained_workspaces()))));
+                    or k.owner_id = v_user
+                    or k.created_in_session = v_session
+                    or k.workspace_id = any (v_maintained)));
 end
 $$;
 comment on function private.visible_items(uuid[]) is
