@@ -33,7 +33,7 @@ from knowledge_persistence.embedders.local import LocalEmbedder
 from world import World
 
 # Read before the tests hide the environment.
-REQUESTS = int(os.environ.get("KP_EDGE_REQUESTS", "150"))
+REQUESTS = int(os.environ.get("KP_EDGE_REQUESTS", "100"))
 # From so many on, the boundaries of every field are tried as well: long texts, long lists.
 LONG = 1000
 # What a machine finds: no failure of ours, and nothing that the description doesn't say.

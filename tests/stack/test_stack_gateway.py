@@ -381,7 +381,9 @@ def test_agents_tokens_are_passed_to_functions_and_nowhere_else(stack: RunningSt
         answer = request(proxied + path, headers=agent)
         assert answer.status in {401, 404}, path
         assert request(proxied + path, headers={**agent, **stack.anon}).status in {401, 404}, path
-    assert request(f"{proxied}/functions/v1/recall", headers={**agent, "apikey": "sb_no"}, body={}).status == 401
+    assert (
+        request(f"{proxied}/functions/v1/recall", headers={**agent, "apikey": "sb_no"}, body={}).status == 401
+    )
     assert request(f"{proxied}/functions/v1/recall", headers=agent, body={}).status == 207
     assert request(f"{proxied}/functions/v1/recall", headers={**agent, **stack.anon}, body={}).status == 207
 
