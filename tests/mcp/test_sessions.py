@@ -154,6 +154,8 @@ async def test_nothing_but_the_protocol_is_printed(stage: World) -> None:
 
 
 async def test_without_a_memory_the_agent_is_told_so(tmp_path: Path) -> None:
+    # Whoever's repository the agent works in doesn't decide where its user's memory is.
+    (tmp_path / ".env").write_text("KP_URL=http://127.0.0.1:9\nKP_API_KEY=theirs\n")
     given = kp_mcp("", "")
     assert given.env is not None
     environment = {name: value for name, value in given.env.items() if not name.startswith("KP_")}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -25,11 +27,17 @@ SessionOption = Annotated[
 ]
 
 
-def load_settings(url: str | None = None) -> Settings:
-    """Read the settings, the URL of the command line first."""
+def load_settings(url: str | None = None, *, dotenv: bool = True) -> Settings:
+    """Read the settings, the URL of the command line first.
+
+    Args:
+        url: the deployment, instead of the settings' one.
+        dotenv: also from the nearest `.env`. Not for what an agent starts in whatever directory it works in: a
+            repository is somebody's, and doesn't decide where this person's memory is.
+    """
     from knowledge_persistence.settings import Settings  # noqa: PLC0415
 
-    settings = Settings.load()
+    settings = Settings.load(dotenv_path=None if dotenv else Path(os.devnull))
     return settings if url is None else replace(settings, url=url)
 
 

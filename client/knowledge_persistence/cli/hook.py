@@ -21,13 +21,15 @@ import typer
 from knowledge_persistence.errors import APIError, ConfigurationError, CredentialError, NotFoundError
 from knowledge_persistence.install.payloads import CommandRun, Payload
 from knowledge_persistence.install.tools import HOOK_EVENTS, find_tool
-from knowledge_persistence.settings import Settings
+
+from .connection import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from knowledge_persistence import KnowledgeClient
     from knowledge_persistence.models import JSON, FoundGotcha, JSONObject
+    from knowledge_persistence.settings import Settings
 
 #: Seconds until the agent goes on without us. The tools themselves wait for `HOOK_TIMEOUT`.
 _TIMEOUT: Final = 3.0
@@ -61,10 +63,8 @@ def hook(
     ] = _TIMEOUT,
 ) -> None:
     """Answer a coding agent's hook: its JSON on standard input, ours on standard output. `kp install` sets it up."""
-    # Not the .env of the directory that the agent happens to work in: a repository is somebody's, and doesn't decide
-    # where this person's memory is.
     try:
-        settings = Settings.load(dotenv_path=Path(os.devnull))
+        settings = load_settings(dotenv=False)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return

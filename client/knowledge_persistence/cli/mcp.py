@@ -29,7 +29,7 @@ def mcp(
     """Serve memory to an agent over standard input and output (Model Context Protocol). Agents start it."""
     from knowledge_persistence.mcp.stdio import serve  # noqa: PLC0415 - slow, and --help needs none of it
 
-    settings = load_settings(url)
+    settings = load_settings(url, dotenv=False)
     serve(
         replace(settings, project=project or settings.project, workspace=workspace or settings.workspace),
         session=session,
