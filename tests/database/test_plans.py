@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -222,3 +223,141 @@ def test_every_big_table_has_its_query() -> None:
     """A table that comes to the scene gets a query, too."""
     filled = set(re.findall(r"insert into public\.(\w+)", SCENE)) - {"workspaces", "workspace_members"}
     assert filled == {re.search(r"from (\w+)", query)[1] for query in QUERIES.values()}
+
+
+# -- retrieval -------------------------------------------------------------------------------------------------
+
+#: Three workspaces of 10, 1,000 and 50,000 items around which searches are made. A tenth is pending and nobody's
+#: whom the tests ask as. Vectors are short, so that there can be many; everything is made without triggers.
+LIBRARY = """
+select public.register_embedding_model('short', 32);
+select setseed(0.5);
+set session_replication_role = replica;
+insert into auth.users (id, email) values (gen_random_uuid(), 'reader@example.org');
+insert into public.workspaces (name, embedding_model)
+  select s, 'short' from unnest(array['ten', 'thousand', 'crowd']) s;
+insert into public.workspace_members (workspace_id, user_id, role)
+  select w.id, u.id, 'contributor' from public.workspaces w, auth.users u;
+insert into public.knowledge_items (title, content, workspace_id, validation_status, content_hash, retrieval_triggers,
+    content_embedding, embedding_model)
+  select 'Item ' || n, 'common word' || n % 1000, w.id, case n % 10 when 0 then 'pending' else 'validated' end,
+         md5(w.id::text || n), array['code' || n],
+         array(select random() - 0.5 from generate_series(1, 32) where n > 0)::extensions.vector, 'short'
+    from public.workspaces w,
+         generate_series(1, case w.name when 'ten' then 10 when 'thousand' then 1000 else 50000 end) n;
+drop index private.{index};
+insert into private.item_vectors (knowledge_id, workspace_id, embedding_model, embedding)
+  select k.id, k.workspace_id, k.embedding_model, k.content_embedding::extensions.halfvec from public.knowledge_items k;
+set maintenance_work_mem = '128MB';
+{definition};
+insert into private.search_documents (knowledge_id, workspace_id, is_shared, is_live, config, triggers, document,
+    document_length)
+  select k.id, k.workspace_id, k.validation_status = 'validated', true, 'english', k.retrieval_triggers,
+         to_tsvector('english', k.title || ' ' || k.content), 4
+    from public.knowledge_items k;
+insert into private.large_workspaces select w.id from public.workspaces w where w.name = 'crowd';
+reset session_replication_role;
+analyze public.knowledge_items, private.item_vectors, private.search_documents;
+"""
+VECTOR_INDEX = """
+select c.relname, pg_get_indexdef(c.oid) from pg_index i join pg_class c on c.oid = i.indexrelid
+ where i.indrelid = 'private.item_vectors'::regclass and pg_get_indexdef(c.oid) like '%halfvec(32)%'
+"""
+
+
+@pytest.fixture(scope="module")
+def library(server: DatabaseServer, template: Database) -> Generator[World]:
+    with server.clone(template) as database:
+        with psycopg.connect(database.dsn("supabase_admin"), autocommit=True) as connection:
+            first, *rest = [part for part in LIBRARY.split(";\n") if part.strip()]
+            connection.execute(first.encode())
+            [(index, definition)] = connection.execute(VECTOR_INDEX).fetchall()
+            for part in rest:
+                connection.execute(part.format(index=index, definition=definition).encode())
+        world = World(database.dsn)
+        yield world
+        world.close()
+
+
+def reader(library: World, workspace: str) -> Persona:
+    [user] = library.superuser("select id from auth.users")
+    [row] = library.superuser("select id from public.workspaces where name = %s", workspace)
+    return library.as_user(user["id"], row["id"])
+
+
+def used(persona: Persona, query: str, *parameters: object) -> tuple[set[str], set[str]]:
+    """Name the big tables that a query reads from end to end, and the indexes that it uses."""
+    with persona.transaction() as cursor:
+        cursor.execute(query, parameters)
+        assert cursor.fetchall()
+        cursor.execute(
+            "select c.relname, c.relkind = 'i' as is_index from pg_class c"
+            " where c.relkind in ('r', 'i') and pg_stat_get_xact_numscans(c.oid) > 0"
+            " and c.relnamespace in ('public'::regnamespace, 'private'::regnamespace)"
+        )
+        rows = cursor.fetchall()
+    big = {"knowledge_items", "item_vectors", "search_documents"}
+    return (
+        {row["relname"] for row in rows if not row["is_index"]} & big,
+        {row["relname"] for row in rows if row["is_index"]},
+    )
+
+
+def random_vector(seed: int) -> str:
+    generator = random.Random(seed)  # noqa: S311
+    return str([generator.uniform(-1, 1) for _ in range(32)])
+
+
+@pytest.mark.parametrize("workspace", ["ten", "thousand", "crowd"])
+def test_each_arm_goes_by_its_index(library: World, workspace: str) -> None:
+    [(index, _)] = [tuple(row.values()) for row in library.superuser(VECTOR_INDEX.replace("%", "%%"))]
+    persona = reader(library, workspace)
+    scanned, indexes = used(persona, "select * from public.search_knowledge(query_text => 'what is word7?')")
+    assert scanned == set(), "words"
+    # Of a small workspace the documents are few enough to be read one by one.
+    assert "search_documents_workspace_id_idx" in indexes
+    assert "search_documents_terms_idx" in indexes or workspace != "crowd"
+    scanned, indexes = used(persona, "select * from public.search_knowledge(query_text => 'code7')")
+    assert scanned == set(), "triggers"
+    assert "search_documents_triggers_idx" in indexes or workspace != "crowd"
+    scanned, indexes = used(
+        persona,
+        "select * from public.find_similar_knowledge(%s::extensions.vector, similarity_threshold => -1)",
+        random_vector(1),
+    )
+    # Comparing all of a workspace that is nearly the whole table may read the table; a small one never does.
+    assert scanned == set(), "meaning"
+    assert (index in indexes) == (workspace == "crowd")
+    assert ("item_vectors_workspace_id_idx" in indexes) == (workspace != "crowd")
+
+
+def test_a_scan_from_end_to_end_is_noticed(library: World) -> None:
+    """So that the test above can fail."""
+    scanned, _ = used(
+        library.service(), "select count(*) from public.knowledge_items where content like '%%7'"
+    )
+    assert scanned == {"knowledge_items"}
+
+
+@pytest.mark.parametrize(("workspace", "least"), [("ten", 1.0), ("thousand", 0.99), ("crowd", 0.95)])
+def test_under_row_security_the_nearest_are_found(library: World, workspace: str, least: float) -> None:
+    persona = reader(library, workspace)
+    found = wanted = 0
+    # Half precision may swap the tenth and the eleventh.
+    for seed in range(20):
+        query = random_vector(seed)
+        exact = persona.sql(
+            "select id from public.knowledge_items where workspace_id = %s"
+            " order by content_embedding operator(extensions.<=>) %s::extensions.vector limit 10",
+            persona.workspace,
+            query,
+        )
+        ours = persona.sql(
+            "select id from public.find_similar_knowledge(%s::extensions.vector, similarity_threshold => -1)",
+            query,
+        )
+        assert len(ours) == len(exact)
+        wanted += len(exact)
+        found += len({row["id"] for row in exact} & {row["id"] for row in ours})
+    assert wanted == 20 * (9 if workspace == "ten" else 10)
+    assert found >= least * wanted
