@@ -30,6 +30,9 @@ Fields = dict[str, tuple[str, bool]]  # by name: the type, and whether it can be
 
 # Which rows each model is made of: a table, a composite type, or a function that returns a table.
 MIRRORS = {
+    "AgentToken": "agent_token_summary",
+    "AgentTokenHolder": "agent_token_holder",
+    "CreatedAgentToken": "created_agent_token",
     "AppliedInsight": "applied_insight",
     "ArchivedMonth": "archived_month",
     "AuditFinding": "audited_knowledge",
@@ -172,7 +175,7 @@ def _of_model(kind: type) -> Fields:
         known = namespace.get(name, getattr(models, name, None))
         if name.startswith("Literal[") or get_origin(known) is Literal:
             return "str"
-        if name in ("JSON", "JSONObject") or dataclasses.is_dataclass(known):
+        if name in ("JSON", "JSONObject") or name.startswith("dict[") or dataclasses.is_dataclass(known):
             return "JsonValue"
         return {"timedelta": "str"}.get(name, name)
 
