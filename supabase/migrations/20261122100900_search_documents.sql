@@ -444,6 +444,8 @@ declare
   v_lexemes text[];
 begin
   foreach v_word in array words loop
+    -- The pairs of its letters are tried: what is longer than any word is no word.
+    continue when length(v_word) > 40;
     v_stems := array(
       select distinct l from unnest(configs) c (config), unnest(tsvector_to_array(to_tsvector(c.config::regconfig, v_word))) l);
     continue when exists (
