@@ -60,7 +60,7 @@ def test_the_item_is_made_follows_and_goes(team: Team, door: str) -> None:
         edit = f"update public.{table} set {column} = %s where knowledge_id = %s returning knowledge_id"
         assert write(edit, "Call zanzibar.", item), table
         [found] = team.author.sql("select * from public.knowledge_items where id = %s", item)
-        assert "Call zanzibar." in found["content"], table
+        assert "Call zanzibar." in found["title"] + found["content"], table
         hits = team.author.rpc("search_knowledge", query_text="zanzibar")
         assert item in {hit["knowledge_id"] for hit in hits}, table
         assert team.world.superuser("select 1 from private.embedding_jobs where knowledge_id = %s", item), (

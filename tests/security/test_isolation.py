@@ -391,7 +391,7 @@ PLANTED = {
         do $$
         declare
           v_before text := pg_get_functiondef('private.visible_items(uuid[])'::regprocedure);
-          v_after text := replace(v_before, 'k.workspace_id = any (array(select private.my_workspaces()))', 'true');
+          v_after text := replace(v_before, 'k.workspace_id = any (v_mine)', 'true');
         begin
           assert v_after <> v_before;
           execute v_after;

@@ -62,7 +62,7 @@ def callers(stack: RunningStack, random_world: RandomWorld) -> list[Caller]:
 def test_tables_counts_and_ranges(callers: list[Caller]) -> None:
     for caller in callers:
         for table, allowed in caller.view.rows.items():
-            if table == "embedding_models":
+            if table in {"embedding_models", "agent_tokens"}:
                 continue
             answer = caller.ask(f"{table}?select=*&limit=1000", prefer="count=exact")
             assert answer.status in {200, 206}, (table, answer.body)
