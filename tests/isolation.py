@@ -164,9 +164,11 @@ class RandomWorld:
             case _:
                 # Now and then what somebody else has written already: twins.
                 again = self.world.superuser(
-                    "select content from public.knowledge_items order by random() limit 1"
+                    "select content from public.knowledge_items order by created_at, title"
                 )
-                content = again[0]["content"] if again and self.random.random() < 0.2 else text
+                content = (
+                    self.random.choice(again)["content"] if again and self.random.random() < 0.2 else text
+                )
                 actor.record(content[:60], content, project_context=self.random.choice(["atlas", "borea"]))
 
     def _validate(self, place: Place, _: Persona) -> None:
@@ -237,7 +239,7 @@ class RandomWorld:
 
     def _some(self, table: str, workspace: uuid.UUID) -> uuid.UUID | None:
         rows = self.world.superuser(
-            f"select id from public.{table} where workspace_id = %s order by id", workspace
+            f"select id from public.{table} where workspace_id = %s order by created_at, id", workspace
         )
         return self.random.choice(rows)["id"] if rows else None
 
