@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -131,8 +132,10 @@ def test_down_ends_what_a_killed_supervisor_left(running: RunningStack) -> None:
 def test_the_whole_stack_is_killed(running: RunningStack) -> None:
     running.sql("drop table if exists public.witness; create table public.witness as select 2 as id")
     for process in running.processes():
-        process.kill()
-    assert wait_until(lambda: running.processes() == [], timeout=15)
+        # The death of one ends others.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert wait_until(lambda: running.processes() == [], timeout=30)
     assert running.stack.status().state == "stopped"
     running.stack.up()
     assert running.sql("select id from public.witness") == [(2,)]
