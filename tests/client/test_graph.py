@@ -395,7 +395,7 @@ def test_the_command_relates_walks_and_exports(
     assert command(ana, "relate", str(cloud), str(roof), "--type", "enhances", "--json").json["strength"] == 1
 
     shown = command(ana, "graph", "show", str(walls))
-    assert [line.split("  0")[0].rstrip() for line in shown.out.splitlines()] == [
+    assert [line.split("  0.")[0].rstrip() for line in shown.out.splitlines()] == [
         f"walls [bold]  {walls}",
         f"  ← depends on roof  {roof}",
         f"    ← enhances cloud  {cloud}",
