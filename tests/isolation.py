@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from world import Persona, World
 
@@ -359,12 +359,4 @@ class View:
 
 
 def _text(value: object) -> str:
-    return str(value).lower() if not isinstance(value, dict) else " ".join(map(_text, _values(value)))
-
-
-def _values(row: dict[str, Any]) -> Iterable[object]:
-    for value in row.values():
-        if isinstance(value, list):
-            yield from value
-        else:
-            yield value
+    return str(value).lower()
