@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 _PERSONAL = ("KP_", "OPENAI_", "SUPABASE_", "PG")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what only this project's tests know."""
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes, marked long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, unless they are asked for."""
+    if config.getoption("--long"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: --long runs it"))
+
+
 def pytest_configure() -> None:
     """End on a termination as on ^C, so that what the fixtures started is stopped.
 

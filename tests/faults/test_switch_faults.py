@@ -1,6 +1,6 @@
 """A switch between two real models under live reads and writes, killed and resumed: search is never blind.
 
-With `KP_TEST_LONG=1` it is of 20,000 items.
+With `--long` it is done with 20,000 items as well.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from databases import Database
     from knowledge_persistence import KnowledgeClient
     from world import Persona, World
-
-LONG = os.environ.get("KP_TEST_LONG") == "1"
-ITEMS = 20_000 if LONG else 120
 
 # What was learned, and what somebody asks who remembers other words for it.
 LESSONS = [
@@ -70,10 +66,10 @@ def filler(n: int) -> dict[str, str]:
     return {"title": f"Note {n} on the {thing}", "content": f"The {thing} of {place} was visited on day {n}."}
 
 
-def fill(ana: Persona) -> list[str]:
+def fill(ana: Persona, count: int) -> list[str]:
     """Record the lessons among much else, and return the lessons' ids."""
     items = [{"title": text, "content": f"{text}; look there first."} for text, _ in LESSONS]
-    items += [filler(n) for n in range(ITEMS - len(items))]
+    items += [filler(n) for n in range(count - len(items))]
     recorded = []
     for start in range(0, len(items), 500):
         recorded += ana.rpc("record_knowledge_batch", items=items[start : start + 500])
@@ -93,18 +89,24 @@ def number(world: World, query: str) -> int:
     return int(value)
 
 
-@pytest.mark.timeout(7200 if LONG else 600)
+@pytest.mark.parametrize(
+    ("items", "patience"),
+    [
+        pytest.param(120, 240, marks=pytest.mark.timeout(600)),
+        pytest.param(20_000, 3600, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
+)
 def test_search_is_never_blind_while_the_model_is_switched(
-    world: World, database: Database, tmp_path: Path
+    world: World, database: Database, tmp_path: Path, items: int, patience: int
 ) -> None:
     ana, service = world.sign_up("ana"), world.service()
     settings = Settings(home=tmp_path)
     service.rpc("register_embedding_model", name=OLD, dimensions=256, is_default=True)
-    ids = fill(ana)
+    ids = fill(ana, items)
     asyncio.run(
         Worker(database_url=database.dsn("authenticator"), embedder=StaticEmbedder(), batch=200).run_once()
     )
-    assert number(world, "select count(*) from private.item_vectors") == ITEMS
+    assert number(world, "select count(*) from private.item_vectors") == items
 
     command = [
         sys.executable,
@@ -128,7 +130,7 @@ def test_search_is_never_blind_while_the_model_is_switched(
 
     def write() -> None:
         writer = world.as_user(ana.id) if ana.id else ana
-        for n in itertools.count(ITEMS):
+        for n in itertools.count(items):
             if stop.is_set():
                 break
             written.append(str(writer.record(**filler(n))))
@@ -160,7 +162,7 @@ def test_search_is_never_blind_while_the_model_is_switched(
                     command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
                 )
                 processes.append(first)
-                deadline = time.monotonic() + (3600 if LONG else 240)
+                deadline = time.monotonic() + patience
                 while not number(world, blocked):
                     assert first.poll() is None, first.stderr and first.stderr.read()
                     assert time.monotonic() < deadline
@@ -177,7 +179,7 @@ def test_search_is_never_blind_while_the_model_is_switched(
             )
             second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             processes.append(second)
-            deadline = time.monotonic() + (3600 if LONG else 240)
+            deadline = time.monotonic() + patience
             while second.poll() is None:
                 assert time.monotonic() < deadline
                 probe("resumed")
@@ -206,7 +208,7 @@ def test_search_is_never_blind_while_the_model_is_switched(
         )
         == 0
     )
-    assert number(world, "select count(*) from public.knowledge_items") == ITEMS + len(written)
+    assert number(world, "select count(*) from public.knowledge_items") == items + len(written)
     assert number(world, "select count(*) from private.embedding_jobs") == 0
     with connect(dsn, user_id=ana.id, settings=settings) as reader:
         after = recall_at_10(reader, ids)

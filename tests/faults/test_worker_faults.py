@@ -1,6 +1,6 @@
 """Workers that are killed, and providers that fail: every text gets its own vector in the end, and nothing is hidden.
 
-With `KP_TEST_LONG=1` the numbers are those of the promise: 5,000 texts and 50 kills.
+With `--long` the numbers are those of the promise as well: 5,000 texts and 50 kills.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from world import Persona, World
 
 MODEL = "all-MiniLM-L6-v2"
-LONG = os.environ.get("KP_TEST_LONG") == "1"
-TEXTS, KILLS = (5000, 50) if LONG else (400, 6)
 BATCH, WORKERS = 8, 2
 # As `kp worker`, but what a killed worker held comes back within seconds.
 PROGRAM = f"""
@@ -99,11 +97,14 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(3600 if LONG else 240)
+@pytest.mark.parametrize(
+    ("texts", "kills"),
+    [(400, 6), pytest.param(5000, 50, marks=[pytest.mark.long, pytest.mark.timeout(3600)])],
+)
 def test_workers_killed_at_random_lose_and_mix_up_nothing(
-    world: World, database: Database, ana: Persona, provider: EmbeddingServer
+    world: World, database: Database, ana: Persona, provider: EmbeddingServer, texts: int, kills: int
 ) -> None:
-    record(ana, TEXTS)
+    record(ana, texts)
     environment = {
         **os.environ,
         "KP_DATABASE_URL": database.dsn("authenticator"),
@@ -127,28 +128,28 @@ def test_workers_killed_at_random_lose_and_mix_up_nothing(
     try:
         for _ in range(WORKERS):
             hire()
-        for killed in range(KILLS):
+        for killed in range(kills):
             # Somewhere on the way to the next mark; never after the last text.
-            mark = (killed + chance.random()) * (TEXTS - 10 * BATCH) / KILLS
+            mark = (killed + chance.random()) * (texts - 10 * BATCH) / kills
             until(lambda mark=mark: stored(world) >= mark, 120, f"stuck before kill {killed}")
             victim = workers.pop(chance.randrange(len(workers)))
             assert victim.poll() is None, "it ended by itself"
             victim.send_signal(signal.SIGKILL)
             victim.wait()
             hire()
-        assert stored(world) < TEXTS, "the kills came too late to matter"
-        until(lambda: stored(world) == TEXTS, 240, "not everything was embedded")
+        assert stored(world) < texts, "the kills came too late to matter"
+        until(lambda: stored(world) == texts, 240, "not everything was embedded")
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
     assert number(world, "select count(*) from private.embedding_jobs") == 0
-    assert number(world, "select count(*) from private.item_vectors") == TEXTS
+    assert number(world, "select count(*) from private.item_vectors") == texts
     assert wrong_vectors(world) == []
-    assert len(provider.asked) == TEXTS
+    assert len(provider.asked) == texts
     # A text is sent again only when the worker that had it was killed, or had lost its lease to slowness.
-    repeated = sum(provider.asked.values()) - TEXTS
-    assert repeated <= (KILLS + WORKERS) * BATCH * 4, f"{repeated} texts were sent again"
+    repeated = sum(provider.asked.values()) - texts
+    assert repeated <= (kills + WORKERS) * BATCH * 4, f"{repeated} texts were sent again"
 
 
 def worker_for(database: Database, provider: EmbeddingServer) -> Worker:
