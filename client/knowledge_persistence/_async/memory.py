@@ -10,6 +10,7 @@ from .knowledge import AsyncKnowledgeMethods
 from .portability import AsyncPortabilityMethods
 from .quality import AsyncQualityMethods
 from .specialised import AsyncSpecialisedMethods
+from .tuning import AsyncTuningMethods
 
 
 class AsyncMemory(
@@ -17,6 +18,7 @@ class AsyncMemory(
     AsyncSpecialisedMethods,
     AsyncGraphMethods,
     AsyncQualityMethods,
+    AsyncTuningMethods,
     AsyncHistoryMethods,
     AsyncEventMethods,
     AsyncBriefingMethods,

@@ -11,6 +11,7 @@ from .knowledge import KnowledgeMethods
 from .portability import PortabilityMethods
 from .quality import QualityMethods
 from .specialised import SpecialisedMethods
+from .tuning import TuningMethods
 
 
 class Memory(
@@ -18,6 +19,7 @@ class Memory(
     SpecialisedMethods,
     GraphMethods,
     QualityMethods,
+    TuningMethods,
     HistoryMethods,
     EventMethods,
     BriefingMethods,

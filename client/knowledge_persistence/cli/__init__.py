@@ -27,6 +27,7 @@ _MODULES: Final = {
     "database": ("migrate",),
     "knowledge": ("remember", "recall", "show", "rate"),
     "validation": ("validate",),
+    "tune": ("tune",),
     "graph": ("relate", "graph"),
     "gotcha": ("gotcha",),
     "command": ("command",),

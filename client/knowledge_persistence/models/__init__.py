@@ -103,6 +103,7 @@ from .specialised import (
 from .tokens import AgentToken, AgentTokenHolder, CreatedAgentToken
 
 __all__ = [
+from .tuning import TunedTest, TuningReport
     "JSON",
     "AgentToken",
     "AgentTokenHolder",
@@ -188,6 +189,8 @@ __all__ = [
     "ValidationReportLine",
     "ValidationResult",
     "ValidationRun",
+    "TunedTest",
+    "TuningReport",
     "ValidationStatus",
     "ValidationTest",
     "Workspace",
