@@ -12,6 +12,7 @@ from .errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     import numpy as np
     from numpy.typing import NDArray
@@ -111,6 +112,11 @@ def to_id(value: UUID | str, what: str) -> UUID:
 def is_id(value: UUID | str) -> bool:
     """Say whether something is a UUID or the text of one."""
     try:
+def interval_text(value: timedelta | None) -> str | None:
+    """Write a duration as PostgreSQL reads it; None stays None."""
+    return None if value is None else f"{value.total_seconds():.6f} seconds"
+
+
         UUID(str(value))
     except ValueError:
         return False

@@ -6,7 +6,8 @@ vector. A worker that dies in the middle loses nothing: its claims are leases. I
 whose embedder it can make, so that during a switch both models have one.
 
 Once an hour it calls `run_maintenance`. Of several workers one does the work; what fails is logged as an error
-and does not keep texts from being embedded.
+and does not keep texts from being embedded. When nothing waits for a vector it does what is scheduled: it runs
+validation tests and looks for relationships, as the person under whose eyes that has to be done.
 
 Where a port was chosen it serves `/metrics` for Prometheus and `/health`.
 
@@ -40,6 +41,7 @@ from .errors import (
     ConfigurationError,
     EmbeddingError,
     KnowledgePersistenceError,
+    NotFoundError,
     NotRunningError,
     TransportError,
 )
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from .embedders import Embedder
-    from .models import JSON, EmbeddingJob, EmbeddingModel
+    from .models import JSON, DueWork, EmbeddingJob, EmbeddingModel
 
 #: Seconds after which the worker looks for jobs though nobody woke it.
 _POLL: Final = 5.0
@@ -60,6 +62,9 @@ _LEASE: Final = 120
 _MAINTENANCE: Final = 3600.0
 #: Seconds before the first, second, … attempt to reach the database again.
 _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+#: With so many relationships waiting for a decision, none are looked for: whoever decides has enough to do.
+_UNDECIDED: Final = 100
 
 #: Seconds without a word from the database after which a worker is not well. A slow provider takes two minutes.
 _SILENCE: Final = 300.0
@@ -101,7 +106,7 @@ class Metrics:
         )
         self.maintenance = Counter(
             "kp_worker_maintenance",
-            "Tasks of maintenance that this worker ran, by outcome: done, failed, skipped.",
+            "Tasks of maintenance and scheduled work that this worker did, by outcome: done, failed, skipped.",
             ["task", "outcome"],
             registry=self.registry,
         )
@@ -218,7 +223,9 @@ class Worker:
                             await self._maintain(client)
                             # A switch may have brought a model along.
                             await self._look_up_models(client)
-                            while not self._stopping.is_set() and await self._work(client):
+                            while not self._stopping.is_set() and (
+                                await self._work(client) or await self._do_due_work(client)
+                            ):
                                 pass
                             await self._wait(woken)
                 except TransportError as error:
@@ -340,6 +347,52 @@ class Worker:
         self.report.stale += tally["stale"]
         self.report.failed += tally["failed"]
         log.info("%s: %d stored, %d stale, %d failed", name, tally["stored"], tally["stale"], tally["failed"])
+
+    async def _do_due_work(self, client: AsyncKnowledgeClient) -> bool:
+        """Do one piece of scheduled work, and say whether there may be more."""
+        work = await client.claim_due_work(embedding_models=self._served())
+        if work is None:
+            return False
+        failure: str | None = None
+        try:
+            done = await self._act(work)
+        except TransportError:
+            # Whoever finds the database again finds this due when the lease ends.
+            raise
+        except KnowledgePersistenceError as error:
+            failure = str(error)
+            log.error("%s in workspace %s: %s", work.task, work.workspace_id, error)  # noqa: TRY400
+        else:
+            log.info("%s in workspace %s: %s", work.task, work.workspace_id, done)
+        await client.finish_due_work(work, failure=failure)
+        self.metrics.maintenance.labels(work.task, "done" if failure is None else "failed").inc()
+        return True
+
+    async def _act(self, work: DueWork) -> str:
+        """Do scheduled work as the person that it is done for, and say what came of it."""
+        if work.user_id is None:
+            raise NotFoundError(
+                "whoever wrote it is no member of the workspace any more", code="PT404", status=404
+            )
+        claims = {
+            "sub": str(work.user_id),
+            "role": "authenticated",
+            "aud": "authenticated",
+            # As an agent's token: the database holds every statement to this one workspace.
+            "kp_workspace": str(work.workspace_id),
+        }
+        transport = AsyncDirectTransport(
+            self.database_url, role="authenticated", claims=claims, timeout=60, pool_size=1
+        )
+        embedder = None if work.embedding_model is None else self._embedders[work.embedding_model]
+        async with AsyncKnowledgeClient(transport, embedder=embedder, workspace=work.workspace_id) as client:
+            if work.test_id is not None:
+                [run] = await client.run_validation_tests([work.test_id])
+                return run.outcome
+            waiting = await client.list_relationships(status="proposed", max_results=_UNDECIDED)
+            if len(waiting) == _UNDECIDED:
+                return f"{_UNDECIDED} proposals wait for a decision, and no more are looked for"
+            return f"{len(await client.discover_relationships())} proposed"
 
     async def _store(self, client: AsyncKnowledgeClient, results: Sequence[dict[str, JSON]]) -> Tally[str]:
         try:

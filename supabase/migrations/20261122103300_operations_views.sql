@@ -39,6 +39,14 @@ create view public.operations_metrics with (security_invoker = true) as
       from private.embedding_jobs j
       join public.knowledge_items k on k.id = j.knowledge_id
       join public.workspaces w on w.id = k.workspace_id
+  ), scheduled as (
+    select 'validation_test' as task, count(*) as planned, count(t.run_failure) as failed,
+           coalesce(greatest(extract(epoch from now() - min(t.next_run_at)), 0), 0) as late
+      from public.knowledge_validation_tests t where t.next_run_at is not null
+    union all
+    select 'discover_relationships', count(*), count(d.run_failure),
+           coalesce(greatest(extract(epoch from now() - min(d.next_run_at)), 0), 0)
+      from private.discovery_schedules d where d.next_run_at is not null
   ), models as (
     select m.name as model, s.state, s.for_switch
       from public.embedding_models m, (values ('pending', false), ('failed', false), ('switching', true)) s (state, for_switch)
@@ -67,6 +75,17 @@ create view public.operations_metrics with (security_invoker = true) as
   select 'kp_maintenance_failed', jsonb_build_object('task', r.task), 'Whether a task of maintenance failed when it ran last.',
          (r.outcome = 'failed')::integer
     from private.maintenance_runs r
+  union all
+  select 'kp_scheduled_work', jsonb_build_object('task', s.task), 'What the worker does by itself now and then.', s.planned
+    from scheduled s
+  union all
+  select 'kp_scheduled_work_failed', jsonb_build_object('task', s.task), 'How much of it could not be done the last time.',
+         s.failed
+    from scheduled s
+  union all
+  select 'kp_scheduled_work_late_seconds', jsonb_build_object('task', s.task),
+         'How long what was due first has been waiting.', s.late
+    from scheduled s
   union all
   select 'kp_event_log_bytes', '{}', 'Size of the event log on disk, with its indexes.',
          pg_total_relation_size('public.knowledge_events')

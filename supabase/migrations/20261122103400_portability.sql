@@ -885,13 +885,13 @@ begin
     v_test := jsonb_populate_record(null::public.knowledge_validation_tests, v_body);
     insert into public.knowledge_validation_tests (id, workspace_id, owner_id, test_name, test_category, test_scenario,
       expected_response, pass_criteria, difficulty_level, knowledge_types_tested, expected_knowledge_ids,
-      forbidden_knowledge_ids, within_top, created_at, test_metadata)
+      forbidden_knowledge_ids, within_top, created_at, test_metadata, run_every)
     values (target_id, (context).workspace_id, case when v_trusted then v_owner else (context).user_id end,
       v_test.test_name, v_test.test_category, v_test.test_scenario, coalesce(v_test.expected_response, ''),
       coalesce(v_test.pass_criteria, ''), v_test.difficulty_level, v_test.knowledge_types_tested,
       private.import_items_of(context, v_test.expected_knowledge_ids),
       private.import_items_of(context, v_test.forbidden_knowledge_ids), coalesce(v_test.within_top, 5),
-      coalesce(v_test.created_at, now()), v_test.test_metadata);
+      coalesce(v_test.created_at, now()), v_test.test_metadata, v_test.run_every);
   else
     if not v_full then
       outcome := 'skipped';

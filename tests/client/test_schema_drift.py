@@ -39,6 +39,8 @@ MIRRORS = {
     "BriefEntry": "brief_entry",
     "ContextualKnowledge": "get_contextual_knowledge()",
     "Decision": "decision_trail",
+    "DiscoverySchedule": "discovery_schedule",
+    "DueWork": "due_work",
     "DuplicateProposal": "proposed_duplicate",
     "EmbeddingJob": "claim_embedding_jobs()",
     "EmbeddingModel": "embedding_models",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from knowledge_persistence._values import to_id
+from knowledge_persistence._values import interval_text, to_id
 from knowledge_persistence.models import (
+    DiscoverySchedule,
     GraphItem,
     GraphRelationship,
     KnowledgeGraph,
@@ -20,6 +21,7 @@ from .methods import AsyncMethods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
     from uuid import UUID
 
     from knowledge_persistence._values import Row
@@ -130,6 +132,26 @@ class AsyncGraphMethods(AsyncMethods):
             mode="once",
         )
         return [from_row(ProposedRelationship, row) for row in rows]
+
+    async def schedule_discovery(self, run_every: timedelta | None) -> DiscoverySchedule:
+        """Let the worker look for relationships in the workspace now and then, as one of its owners.
+
+        It does so once a day unless it was told otherwise, and no more while a hundred proposals are undecided.
+
+        Args:
+            run_every: how often, 1 hour to 366 days; None: never.
+
+        Raises:
+            InvalidArgumentError: the interval is outside its range.
+            PermissionDeniedError: the caller doesn't maintain the workspace, or is an agent.
+        """
+        rows = await self._core.call(
+            "schedule_discovery",
+            {"run_every": interval_text(run_every)},
+            await self._request_context(),
+            mode="repeatable",
+        )
+        return from_row(DiscoverySchedule, rows[0])
 
     async def list_relationships(
         self,

@@ -12,6 +12,7 @@ from knowledge_persistence.embedders import make_embedder
 from knowledge_persistence.errors import NotFoundError
 from knowledge_persistence.models import (
     ArchivedMonth,
+    DueWork,
     EmbeddingJob,
     EmbeddingModel,
     EndedSession,
@@ -472,6 +473,39 @@ class KnowledgeClient(Memory, TokenMethods):
 
         Args:
             embeddings: objects with knowledge_id, embedding_model, content_hash, and embedding (the vector as
+    def claim_due_work(self, *, embedding_models: Sequence[str] | None = None) -> DueWork | None:
+        """Take a piece of scheduled work that is due, as the service; None: none is.
+
+        It is the worker's for ten minutes; then it goes to whoever asks.
+
+        Args:
+            embedding_models: tests only of workspaces with these models.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+        """
+        rows = self._core.call(
+            "claim_due_work", {"embedding_models": embedding_models}, RequestContext(), mode="once"
+        )
+        return from_row(DueWork, rows[0]) if rows else None
+
+    def finish_due_work(self, work: DueWork, *, failure: str | None = None) -> None:
+        """Say that scheduled work is done, as the service.
+
+        Args:
+            work: what was claimed.
+            failure: why it could not be done; it is tried again within the hour.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+        """
+        self._core.call(
+            "finish_due_work",
+            {"workspace_id": work.workspace_id, "test_id": work.test_id, "failure": failure},
+            RequestContext(),
+            mode="repeatable",
+        )
+
                 text) or error.
 
         Raises:

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-from knowledge_persistence._values import JsonArgument, invalid, is_id, to_id
+from knowledge_persistence._values import JsonArgument, interval_text, invalid, is_id, to_id
 from knowledge_persistence._waiting import run
 from knowledge_persistence.errors import NotFoundError
 from knowledge_persistence.models import (
@@ -26,7 +26,7 @@ from .methods import Methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from knowledge_persistence._values import Argument, Row
     from knowledge_persistence.judges import AnswerJudge
@@ -126,6 +126,28 @@ class QualityMethods(Methods):
             self._request_context(),
             mode="once",
         )
+
+    def schedule_validation_test(self, test_id: UUID | str, run_every: timedelta | None) -> ValidationTest:
+        """Let the worker run a validation test now and then, as whoever wrote it.
+
+        It searches, and judges no answers. Its results are kept like those of any other run.
+
+        Args:
+            test_id: the test.
+            run_every: how often, 1 hour to 366 days; None: never.
+
+        Raises:
+            InvalidArgumentError: the interval is outside its range, or the test names no items.
+            NotFoundError: there is no such test, or none that the caller may see.
+            PermissionDeniedError: the caller neither wrote it nor maintains the workspace.
+        """
+        rows = self._core.call(
+            "schedule_validation_test",
+            {"test_id": to_id(test_id, "validation test"), "run_every": interval_text(run_every)},
+            self._request_context(),
+            mode="repeatable",
+        )
+        return from_row(ValidationTest, rows[0])
 
     def run_validation_tests(
         self,

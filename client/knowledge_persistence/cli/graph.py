@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from .connection import SessionOption, UrlOption, WorkspaceOption, open_client
+from .intervals import EveryOption, NeverOption, chosen_interval, in_words
 from .output import JsonOption, clean, emit_json, err, fail, out
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("export")(export)
     group.command("discover")(discover)
+    group.command("schedule")(schedule)
     group.command("proposals")(proposals)
     group.command("accept")(accept)
     group.command("reject")(reject)
@@ -227,6 +229,28 @@ def discover(
         )
     if not found:
         err.print("Nothing new was found.")
+
+
+def schedule(
+    *,
+    every: EveryOption = None,
+    never: NeverOption = False,
+    workspace: WorkspaceOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the worker look for relationships now and then: every day, unless you say otherwise. For maintainers."""
+    run_every = chosen_interval(every, never)
+    with open_client(url=url, workspace=workspace) as client:
+        scheduled = client.schedule_discovery(run_every)
+    if as_json:
+        emit_json(scheduled)
+    elif scheduled.run_every is None or scheduled.next_run_at is None:
+        err.print("The worker looks for none any more.")
+    else:
+        err.print(
+            f"The worker looks {in_words(scheduled.run_every)}, next {scheduled.next_run_at:%Y-%m-%d %H:%M}."
+        )
 
 
 def proposals(

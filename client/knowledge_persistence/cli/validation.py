@@ -11,12 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from .connection import SessionOption, UrlOption, WorkspaceOption, load_settings, open_client
+from .intervals import EveryOption, NeverOption, chosen_interval, in_words
 from .knowledge import Kind, KnowledgeId, Status
 from .output import FAILED, JsonOption, clean, emit_json, err, fail, out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
+    from knowledge_persistence._sync.client import KnowledgeClient
     from knowledge_persistence.models import (
         ValidationReportLine,
         ValidationResult,
@@ -42,6 +45,7 @@ def register(app: typer.Typer) -> None:
     group.command("add")(add)
     group.command("list")(list_tests)
     group.command("run")(run)
+    group.command("schedule")(schedule)
     group.command("report")(report)
     group.command("remove")(remove)
     app.add_typer(group, name="validate", rich_help_panel="Knowledge")
@@ -140,16 +144,22 @@ def list_tests(
     if not found:
         err.print("No tests yet: `kp validate add` adds one.")
         return
-    table = Table("test", "category", "situation", "asks for", "id", box=None, pad_edge=False)
+    table = Table("test", "category", "situation", "asks for", "runs", "id", box=None, pad_edge=False)
     for one in found:
         table.add_row(
             Text(clean(one.test_name), style="bold"),
             Text(clean(one.test_category or "")),
             Text(clean(one.test_scenario)),
             _asks(one),
+            "" if one.run_every is None else in_words(one.run_every),
             Text(str(one.id), style="dim", overflow="fold"),
         )
     out.print(table)
+    for one in found:
+        if one.run_failure:
+            err.print(
+                Text(f"Could not be run by the worker: {clean(one.test_name)}: {clean(one.run_failure)}")
+            )
 
 
 def _asks(test: ValidationTest) -> str:
@@ -247,6 +257,41 @@ def _print_sum(runs: Sequence[ValidationRun], *, worse: int, seconds: float) -> 
     err.print(f"{told} in {seconds:.1f} s" + (f"; {worse} got worse" if worse else ""))
 
 
+def schedule(
+    test: Annotated[str, typer.Argument(help="A test by name or id.", metavar="TEST")],
+    *,
+    every: EveryOption = None,
+    never: NeverOption = False,
+    workspace: WorkspaceOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the worker run a test now and then. For who wrote it and for maintainers.
+
+    It searches as whoever wrote the test, and judges no answers; `kp validate report` shows the results.
+    """
+    run_every = chosen_interval(every, never)
+    with open_client(url=url, workspace=workspace) as client:
+        scheduled = client.schedule_validation_test(_find(client, test), run_every)
+    if as_json:
+        emit_json(scheduled)
+    elif scheduled.run_every is None or scheduled.next_run_at is None:
+        err.print("The worker runs it no more.")
+    else:
+        err.print(
+            f"The worker runs it {in_words(scheduled.run_every)}, next {scheduled.next_run_at:%Y-%m-%d %H:%M}."
+        )
+
+
+def _find(client: KnowledgeClient, test: str) -> UUID:
+    found = next(
+        (one.id for one in client.list_validation_tests() if test in {one.test_name, str(one.id)}), None
+    )
+    if found is None:
+        fail(f"no validation test {test!r} here: `kp validate list`")
+    return found
+
+
 def report(
     test: Annotated[
         str | None,
@@ -270,13 +315,7 @@ def report(
     since = None if days is None else datetime.now(UTC) - timedelta(days=days)
     with open_client(url=url, workspace=workspace, session=session) as client:
         if test is not None:
-            found = next(
-                (one.id for one in client.list_validation_tests() if test in {one.test_name, str(one.id)}),
-                None,
-            )
-            if found is None:
-                fail(f"no validation test {test!r} here: `kp validate list`")
-            _print_history(client.validation_history(found, limit=limit), as_json=as_json)
+            _print_history(client.validation_history(_find(client, test), limit=limit), as_json=as_json)
             return
         lines = client.validation_report(since=since)
     if as_json:

@@ -61,6 +61,8 @@ from .portability import (
     ImportOutcome,
 )
 from .quality import (
+    DiscoverySchedule,
+    DueWork,
     ItemRank,
     Judgement,
     RecordedTestResult,
@@ -121,6 +123,8 @@ from .tuning import TunedTest, TuningReport
     "Decision",
     "DecisionEvent",
     "DecisionStage",
+    "DiscoverySchedule",
+    "DueWork",
     "DuplicateOutcome",
     "DuplicateProposal",
     "DuplicateStatus",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from .knowledge import KnowledgeType
@@ -38,6 +38,9 @@ class ValidationTest:
         pass_criteria: by what an answer is judged.
         knowledge_types_tested: what the search is limited to; None: all kinds.
         difficulty_level: 1 to 10.
+        run_every: how often the worker runs it, as whoever wrote it; None: it is run by hand.
+        next_run_at: when it is run next.
+        run_failure: why the worker could not run it the last time; None: it could.
     """
 
     id: UUID
@@ -55,6 +58,9 @@ class ValidationTest:
     test_category: str | None = None
     difficulty_level: int | None = None
     test_metadata: JSONObject | None = None
+    run_every: timedelta | None = None
+    next_run_at: datetime | None = None
+    run_failure: str | None = None
 
     @property
     def wants_answer(self) -> bool:
@@ -192,3 +198,34 @@ class Judgement:
     score: int
     notes: str
     improvement: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoverySchedule:
+    """When the worker looks for relationships in a workspace.
+
+    Attributes:
+        run_every: how often; None: never.
+        next_run_at: when next.
+    """
+
+    workspace_id: UUID
+    run_every: timedelta | None = None
+    next_run_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueWork:
+    """What a worker is to do now.
+
+    Attributes:
+        test_id: the test to run; None where relationships are to be looked for.
+        user_id: as whom; None where nobody is left whose eyes it could be done under.
+        embedding_model: the workspace's; None where no model is needed, or it has none.
+    """
+
+    task: Literal["validation_test", "discover_relationships"]
+    workspace_id: UUID
+    test_id: UUID | None = None
+    user_id: UUID | None = None
+    embedding_model: str | None = None
