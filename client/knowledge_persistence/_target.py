@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from ._values import to_id
+from ._jwt import refused, verified_claims
+from ._values import is_id, to_id
 from .credentials import CredentialStore, normalize_url
-from .errors import AuthenticationError, ConfigurationError, NotRunningError
+from .errors import ConfigurationError, NotRunningError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
     from .settings import Settings
-
-_ASYMMETRIC: Final = ("ES256", "ES384", "RS256", "RS384", "RS512", "EdDSA")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +218,7 @@ def _direct(
     )
 
 
-def verify_token(token: str, secret: str) -> dict[str, object]:
+def verify_token(token: str, secret: str) -> Mapping[str, object]:
     """Verify a user's access token and return its claims.
 
     Args:
@@ -229,56 +228,7 @@ def verify_token(token: str, secret: str) -> dict[str, object]:
     Raises:
         AuthenticationError: it is altered, expired, of another deployment, or no signed-in user's.
     """
-    import jwt  # noqa: PLC0415 - brings the cryptography along, and few need it
-
-    try:
-        claims = _decode(token, _candidate_keys(token, secret))
-    except (jwt.PyJWTError, ValueError) as error:
-        raise AuthenticationError(
-            f"the access token is not accepted: {error}", code="PT401", status=401, hint="sign in again"
-        ) from error
-    if claims.get("role") != "authenticated":
-        raise AuthenticationError(
-            f"the access token's role is {claims.get('role')!r}, not authenticated", code="PT401", status=401
-        )
-    to_id(str(claims["sub"]), "user")
+    claims = verified_claims(token, secret, audience="authenticated")
+    if claims.get("role") != "authenticated" or not is_id(str(claims.get("sub"))):
+        raise refused(f"its role is {claims.get('role')!r} and its subject {claims.get('sub')!r}: no user's")
     return claims
-
-
-def _candidate_keys(token: str, secret: str) -> list[tuple[object, str]]:
-    """Return the keys that may have signed a token, each with its algorithm."""
-    import jwt  # noqa: PLC0415 - see verify_token
-
-    if not secret.lstrip().startswith("{"):
-        return [(secret, "HS256")]
-    header = jwt.get_unverified_header(token)
-    keys = jwt.PyJWKSet.from_json(secret).keys
-    # A token without a key id may be of any key without one: during a rotation there are two shared secrets.
-    # The key says its algorithm; the token's word for it is not taken.
-    chosen = [one for one in keys if one.key_id == header.get("kid")] or (keys if len(keys) == 1 else [])
-    for one in chosen:
-        if one.algorithm_name not in {"HS256", *_ASYMMETRIC}:
-            raise jwt.InvalidTokenError(f"the algorithm {one.algorithm_name} is not accepted")
-    return [(one.key, one.algorithm_name) for one in chosen]
-
-
-def _decode(token: str, keys: list[tuple[object, str]]) -> dict[str, object]:
-    import jwt  # noqa: PLC0415 - see verify_token
-
-    wrong = jwt.InvalidTokenError("no key of the set signed it")
-    for key, algorithm in keys:
-        try:
-            return cast(
-                "dict[str, object]",
-                jwt.decode(
-                    token,
-                    cast("str", key),
-                    algorithms=[algorithm],
-                    audience="authenticated",
-                    options={"require": ["exp", "sub"]},
-                    leeway=5,
-                ),
-            )
-        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
-            wrong = error
-    raise wrong

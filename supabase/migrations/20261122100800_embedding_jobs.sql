@@ -305,6 +305,12 @@ begin
       format('%s is registered with %s dimensions', v_model.name, v_model.dimensions),
       'register the other size under a name of its own: vectors of two sizes are never compared');
   end if;
+  if register_embedding_model.is_default and not coalesce(v_model.is_default, false) and exists (
+    select from public.knowledge_items k join public.workspaces w on w.id = k.workspace_id where w.embedding_model is null
+  ) then
+    perform private.fail('PT409', 'there are items already, which the new model could not find by meaning',
+      format('`kp embeddings switch %s` embeds them anew, and then makes it the default', register_embedding_model.name));
+  end if;
   if register_embedding_model.is_default then
     update public.embedding_models m set is_default = false where m.is_default and m.name <> register_embedding_model.name;
   end if;
@@ -322,7 +328,7 @@ begin
 end
 $$;
 comment on function public.register_embedding_model(text, integer, double precision, boolean, text, text) is
-  'Registers an embedding model and makes its vector index (half precision, cosine, only its rows); again: changes threshold, prefixes, default. For service_role.';
+  'Registers an embedding model and makes its vector index (half precision, cosine, only its rows); again: changes threshold, prefixes, default. Where there are items, another model becomes the default by a switch. For service_role.';
 
 revoke execute on function
   public.claim_embedding_jobs(integer, integer, text[]), public.store_embeddings(jsonb),

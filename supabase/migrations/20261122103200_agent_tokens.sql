@@ -9,6 +9,7 @@
 --   * Only the sha256 of a token is kept. The token is 256 random bits, so nothing slower is needed. It is told once.
 --   * It ends when it is revoked (by its owner, or a maintainer of its workspace), when its time is over, and when its
 --     owner is no longer a member. Becoming a member again brings no token back.
+--   * A user has a hundred live tokens at most: what nobody can keep track of, nobody revokes.
 --   * Agents administer nothing: what is bound to a workspace makes no token that outlives it, and no workspace, and
 --     changes no membership.
 --
@@ -75,6 +76,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_max constant integer := 100;
   v_user uuid := private.require_user();
   v_workspace uuid;
   v_token text;
@@ -94,6 +96,12 @@ begin
     perform private.fail('PT400', 'expires_at has passed', 'name a time to come, or none');
   end if;
   v_workspace := coalesce(make_agent_token.workspace_id, private.default_workspace());
+  perform pg_advisory_xact_lock(hashtextextended('knowledge-persistence: agent tokens ' || v_user, 0));
+  if (select count(*) >= v_max from private.agent_tokens t
+       where t.user_id = v_user and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())) then
+    perform private.fail('PT409', format('you have %s live tokens already', v_max),
+      'revoke those that are not used any more: list_agent_tokens says when each was last used');
+  end if;
   -- Held, so that a member who is being removed gets none.
   perform from public.workspace_members m
     where m.workspace_id = v_workspace and m.user_id = v_user for key share;

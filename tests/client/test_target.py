@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from knowledge_persistence import connect
+from knowledge_persistence._jwt import verified_claims
 from knowledge_persistence._target import DirectTarget, HttpTarget, resolve_target, verify_token
 from knowledge_persistence.errors import AuthenticationError, ConfigurationError, NotRunningError
 from knowledge_persistence.settings import Settings
@@ -130,7 +131,22 @@ def test_a_mixed_key_set_chooses_by_key_id() -> None:
     with pytest.raises(AuthenticationError):
         verify_token(jwt.encode(claims(), SECRET, "HS256", headers={"kid": "new"}), key_set)
     with pytest.raises(AuthenticationError, match="no key"):
-        verify_token(jwt.encode(claims(), SECRET, "HS256"), key_set)
+        verify_token(jwt.encode(claims(), SECRET, "HS256", headers={"kid": "unheard-of"}), key_set)
+    assert verify_token(jwt.encode(claims(), SECRET, "HS256"), key_set), (
+        "any shared secret may have signed it"
+    )
+    with pytest.raises(AuthenticationError):
+        verify_token(jwt.encode(claims(), key, "ES256"), key_set)
+
+
+def test_the_functions_take_tokens_that_are_for_nobody_and_a_client_only_its_users() -> None:
+    for role, audience in (("service_role", None), ("authenticated", "another"), ("authenticated", None)):
+        of_the_deployment = token(role=role, aud=audience)
+        assert verified_claims(of_the_deployment, SECRET, audience=None)["role"] == role
+        with pytest.raises(AuthenticationError):
+            verify_token(of_the_deployment, SECRET)
+    a_users = token()
+    assert verify_token(a_users, SECRET) == verified_claims(a_users, SECRET, audience=None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from teams import Team
-from world import Persona, World, refused
+from world import Persona, World, call, refused
 
 NOBODY = uuid.uuid4()
 
@@ -71,6 +72,40 @@ def test_strangers_learn_and_end_nothing(world: World, team: Team) -> None:
             with refused("42501"):
                 persona.sql(statement)
     assert holder(world, made["token"]) is not None
+
+
+def test_nobody_has_more_tokens_than_they_can_keep_track_of(world: World, team: Team) -> None:
+    world.superuser(
+        "insert into private.agent_tokens (user_id, workspace_id, name, token_hash, expires_at, revoked_at)"
+        " select %s, %s, 'agent', sha256(n::text::bytea), case when n = 1 then now() - interval '1 s' end,"
+        "        case when n = 2 then now() end from generate_series(1, 101) n",
+        team.author.id,
+        team.id,
+    )
+    made = create(team.author, workspace_id=team.id)
+    with refused("PT409", "100 live tokens"):
+        create(team.author, workspace_id=team.id)
+    create(team.colleague, workspace_id=team.id)
+    team.author.rpc("revoke_agent_token", token_id=made["token_id"])
+    create(team.author, workspace_id=team.id)
+
+
+def test_two_who_make_the_last_token_at_once_make_one(world: World, team: Team) -> None:
+    world.superuser(
+        "insert into private.agent_tokens (user_id, workspace_id, name, token_hash)"
+        " select %s, %s, 'agent', sha256(n::text::bytea) from generate_series(1, 99) n",
+        team.author.id,
+        team.id,
+    )
+    other = team.author.inside(team.id)
+    assert other.rpc("list_agent_tokens")
+    with ThreadPoolExecutor(1) as pool:
+        with team.author.transaction() as cursor:
+            call(cursor, "create_agent_token", name="first", workspace_id=team.id)
+            waiting = pool.submit(create, other, workspace_id=team.id)
+            world.wait_until_blocked(other)
+        with refused("PT409", "100 live tokens"):
+            waiting.result(60)
 
 
 def test_a_token_is_told_once_and_kept_as_its_hash(world: World, team: Team) -> None:

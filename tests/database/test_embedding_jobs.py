@@ -119,6 +119,21 @@ def test_models_of_one_size_are_never_compared(world: World) -> None:
         service.rpc("register_embedding_model", name="another-384", dimensions=512)
 
 
+def test_a_model_becomes_the_default_at_once_only_where_nothing_is_lost(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    serving = "select name from public.embedding_models where is_default"
+    service.rpc("register_embedding_model", name="first", dimensions=3, is_default=True)
+    assert service.value(serving) == "first"
+    ana.record("something")
+    with refused("PT409", "kp embeddings switch second"):
+        service.rpc("register_embedding_model", name="second", dimensions=3, is_default=True)
+    assert service.value(serving) == "first"
+    [again] = service.rpc(
+        "register_embedding_model", name="first", dimensions=3, is_default=True, query_prefix="q: "
+    )
+    assert (again["is_default"], again["query_prefix"]) == (True, "q: ")
+
+
 def test_vectors_of_384_to_3072_dimensions(world: World) -> None:
     ana, service = world.sign_up("ana"), world.service()
     for dimensions in (384, 768, 1536, 3072):

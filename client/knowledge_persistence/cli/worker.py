@@ -95,7 +95,10 @@ def register_model(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register an embedding model and make its index; again: change it. Needs the secret key."""
+    """Register an embedding model and make its index; again: change it. Needs the secret key.
+
+    Where there are items already, `kp embeddings switch` makes it the default, without a gap.
+    """
     with open_client(url=url, session=False, service_role=True) as client:
         made = client.register_embedding_model(
             name,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hmac
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal
 from uuid import UUID
 
 from .._async.client import AsyncKnowledgeClient
 from .._async.direct import AsyncDirectTransport
+from .._jwt import refused, verified_claims
 from .._values import invalid, is_id
 from ..errors import AuthenticationError, ConfigurationError, PermissionDeniedError
 
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..embedders import Embedder
+    from ..rerankers import BoundedReranker
 
 #: What an agent's token begins with.
 AGENT_TOKEN_PREFIX: Final = "kpt_"  # noqa: S105 - no password
 _AGENT_TOKEN: Final = re.compile(rf"{AGENT_TOKEN_PREFIX}[0-9a-f]{{64}}")
 #: What an API key begins with that is no signed token.
 _OPAQUE_PREFIX: Final = "sb_"
-_ALGORITHMS: Final = frozenset({"HS256", "ES256", "ES384", "RS256", "RS384", "RS512", "EdDSA"})
 _HINT: Final = "send a user's access token or an agent's token: Authorization: Bearer …"
 
 Role = Literal["authenticated", "service_role"]
@@ -75,6 +76,7 @@ class Doorkeeper:
         keys: asked for each token: what it may be signed with, a shared secret or a JSON Web Key Set.
         secret_key: the opaque secret key, where no gateway turns it into a token on the way.
         embedder: shared by all callers; None: search goes by words.
+        reranker: likewise; None: the search's own order stands.
         timeout: seconds until the database gives a statement up.
         connections: connections to the database at most.
     """
@@ -86,12 +88,14 @@ class Doorkeeper:
         *,
         secret_key: str | None = None,
         embedder: Embedder | None = None,
+        reranker: BoundedReranker | None = None,
         timeout: float = 30.0,
         connections: int = 8,
     ) -> None:
         self._keys = keys
         self._secret_key = secret_key
         self._embedder = embedder
+        self._reranker = reranker
         self._transport = AsyncDirectTransport(
             database_url, role="service_role", claims={}, timeout=timeout, pool_size=connections
         )
@@ -144,6 +148,7 @@ class Doorkeeper:
             client=AsyncKnowledgeClient(
                 self._transport.acting_as(credential.role, credential.claims),
                 embedder=self._embedder,
+                reranker=self._reranker,
                 workspace=workspace,
                 session=_context_id(headers, "session"),
             ),
@@ -193,7 +198,7 @@ class Doorkeeper:
         )
 
     def _signed(self, token: str) -> _Credential:
-        claims = _verified(token, self._keys())
+        claims = verified_claims(token, self._keys(), audience=None)
         role = claims.get("role")
         if role == "service_role":
             return _Credential(role="service_role", claims={})
@@ -201,7 +206,7 @@ class Doorkeeper:
             raise AuthenticationError("nobody is signed in", code="PT401", status=401, hint=_HINT)
         subject = claims.get("sub")
         if role != "authenticated" or not isinstance(subject, str) or not is_id(subject):
-            raise _refused("it is no user's")
+            raise refused("it is no user's")
         return _Credential(role="authenticated", claims=claims, user_id=UUID(subject))
 
 
@@ -215,48 +220,6 @@ def _context_id(headers: Mapping[str, str], what: str) -> UUID | None:
     return UUID(given)
 
 
-def _refused(why: str) -> AuthenticationError:
-    return AuthenticationError(
-        f"the access token is not accepted: {why}", code="PT401", status=401, hint="sign in again"
-    )
-
-
-def _verified(token: str, keys: str) -> Mapping[str, object]:
-    """Verify a signed token and return its claims; of the roles, any."""
-    import jwt  # noqa: PLC0415 - brings the cryptography along
-
-    try:
-        candidates: list[tuple[object, str]] = [(keys, "HS256")]
-        if keys.lstrip().startswith("{"):
-            known = jwt.PyJWKSet.from_json(keys).keys
-            name = jwt.get_unverified_header(token).get("kid")
-            named = [one for one in known if one.key_id is not None and one.key_id == name]
-            # A token that names no key may be of any shared secret: during a rotation there are two. The key says
-            # its algorithm; the token's word for it is not taken.
-            candidates = [
-                (one.key, one.algorithm_name)
-                for one in named or [one for one in known if one.algorithm_name == "HS256" or len(known) == 1]
-                if one.algorithm_name in _ALGORITHMS
-            ]
-        wrong: jwt.PyJWTError = jwt.InvalidSignatureError("no key signed it")
-        for key, algorithm in candidates:
-            try:
-                return cast(
-                    "dict[str, object]",
-                    jwt.decode(
-                        token,
-                        cast("str", key),
-                        algorithms=[algorithm],
-                        options={"require": ["exp"], "verify_aud": False},
-                    ),
-                )
-            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError) as error:
-                wrong = error
-    except (jwt.PyJWTError, ValueError) as error:
-        raise _refused(str(error)) from error
-    raise _refused(str(wrong)) from wrong
-
-
 def key_source(text: str) -> Callable[[], str]:
     """Return what gives these keys each time: for a deployment whose keys don't change while this runs.
 
@@ -267,7 +230,7 @@ def key_source(text: str) -> Callable[[], str]:
         ConfigurationError: it begins like a key set and is none.
     """
     if text.lstrip().startswith("{"):
-        import jwt  # noqa: PLC0415 - see _verified
+        import jwt  # noqa: PLC0415 - brings the cryptography along, and few need it
 
         try:
             jwt.PyJWKSet.from_json(text)

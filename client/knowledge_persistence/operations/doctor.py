@@ -255,7 +255,7 @@ def _jobs(connection: psycopg.Connection) -> Iterator[Finding]:
             "vectors",
             Severity.warning,
             f"{aside} texts could not be embedded: {why}",
-            "mend the cause, then set available_at = now(), attempts = 0 on their rows in private.embedding_jobs",
+            "mend the cause, then `kp embeddings retry`; `kp embeddings failed` lists them",
         )
     if age > _JOB_AGE:
         yield Finding(
