@@ -109,14 +109,14 @@ def to_id(value: UUID | str, what: str) -> UUID:
         raise invalid(f"{value!r} is not the id of a {what}: that is a UUID") from error
 
 
-def is_id(value: UUID | str) -> bool:
-    """Say whether something is a UUID or the text of one."""
-    try:
 def interval_text(value: timedelta | None) -> str | None:
     """Write a duration as PostgreSQL reads it; None stays None."""
     return None if value is None else f"{value.total_seconds():.6f} seconds"
 
 
+def is_id(value: UUID | str) -> bool:
+    """Say whether something is a UUID or the text of one."""
+    try:
         UUID(str(value))
     except ValueError:
         return False

@@ -531,11 +531,6 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
         )
         return [from_row(EmbeddingJob, row) for row in rows]
 
-    async def store_embeddings(self, embeddings: Sequence[Mapping[str, JSON]]) -> list[StoredEmbedding]:
-        """Store vectors, or say why there are none, as the service.
-
-        Args:
-            embeddings: objects with knowledge_id, embedding_model, content_hash, and embedding (the vector as
     async def claim_due_work(self, *, embedding_models: Sequence[str] | None = None) -> DueWork | None:
         """Take a piece of scheduled work that is due, as the service; None: none is.
 
@@ -569,6 +564,11 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             mode="repeatable",
         )
 
+    async def store_embeddings(self, embeddings: Sequence[Mapping[str, JSON]]) -> list[StoredEmbedding]:
+        """Store vectors, or say why there are none, as the service.
+
+        Args:
+            embeddings: objects with knowledge_id, embedding_model, content_hash, and embedding (the vector as
                 text) or error.
 
         Raises:

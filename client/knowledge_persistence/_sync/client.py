@@ -468,11 +468,6 @@ class KnowledgeClient(Memory, TokenMethods):
         )
         return [from_row(EmbeddingJob, row) for row in rows]
 
-    def store_embeddings(self, embeddings: Sequence[Mapping[str, JSON]]) -> list[StoredEmbedding]:
-        """Store vectors, or say why there are none, as the service.
-
-        Args:
-            embeddings: objects with knowledge_id, embedding_model, content_hash, and embedding (the vector as
     def claim_due_work(self, *, embedding_models: Sequence[str] | None = None) -> DueWork | None:
         """Take a piece of scheduled work that is due, as the service; None: none is.
 
@@ -506,6 +501,11 @@ class KnowledgeClient(Memory, TokenMethods):
             mode="repeatable",
         )
 
+    def store_embeddings(self, embeddings: Sequence[Mapping[str, JSON]]) -> list[StoredEmbedding]:
+        """Store vectors, or say why there are none, as the service.
+
+        Args:
+            embeddings: objects with knowledge_id, embedding_model, content_hash, and embedding (the vector as
                 text) or error.
 
         Raises:
