@@ -103,9 +103,9 @@ from .specialised import (
     SuggestedCommand,
 )
 from .tokens import AgentToken, AgentTokenHolder, CreatedAgentToken
+from .tuning import TunedTest, TuningReport
 
 __all__ = [
-from .tuning import TunedTest, TuningReport
     "JSON",
     "AgentToken",
     "AgentTokenHolder",
@@ -189,12 +189,12 @@ from .tuning import TunedTest, TuningReport
     "SuggestedCommand",
     "SupersededKnowledge",
     "SupersessionOutcome",
+    "TunedTest",
+    "TuningReport",
     "ValidatedKnowledge",
     "ValidationReportLine",
     "ValidationResult",
     "ValidationRun",
-    "TunedTest",
-    "TuningReport",
     "ValidationStatus",
     "ValidationTest",
     "Workspace",
