@@ -508,6 +508,7 @@ declare
   v_terms text[];
   v_words text[];
   v_kinds text[];
+  v_own text[];
   v_sampled integer[];
   v_near private.near_word[];
   v_drawn uuid[];
@@ -607,17 +608,16 @@ begin
     v_keys := v_keys || hashtextextended(v_terms[2] collate "C", v_seed);
     v_operator := '@>';
   end if;
+  v_own := array(select private.quote_lexeme(t) || ':ABC' from unnest(v_terms) with ordinality u (t, n) order by n);
   return query execute format($sql$
-    with nominated as materialized (
-      select d.knowledge_id, d.document, d.document_length
+    with frequencies as materialized (
+      -- ts_rank of one word is its frequency with weights, repetition counting less each time.
+      select d.knowledge_id, d.document_length, array[%2$s] as f
         from private.search_documents d
        where private.term_keys(d.workspace_id, d.document) %1$s $1
          and d.workspace_id = $2 and (d.is_live or $3)
          and ($4 or d.is_shared or d.owner_id = $5 or d.session_id = $6)
        limit 4 * $7
-    ), frequencies as materialized (
-      -- ts_rank of one word is its frequency with weights, repetition counting less each time.
-      select n.knowledge_id, n.document_length, array[%2$s] as f from nominated n
     ), rarity as materialized (
       -- ln(1 + …) keeps a word that most texts have from counting against them. A near word is not the word.
       select array_agg(c.df order by c.n) as df,
@@ -633,27 +633,28 @@ begin
        order by 2 desc, 1
        limit $12
     )
-    select r.knowledge_id, r.score, o.words, least(r.score / nullif((select sum(v) from unnest(y.idf) v), 0), 1), o.marks, o.near
+    select r.knowledge_id, r.score, nullif(array_remove(array[%5$s]::text[], null), '{}'),
+           least(r.score / nullif((select sum(v) from unnest(y.idf) v), 0), 1),
+           nullif(array_remove(array[%6$s]::text[], null), '{}'),
+           nullif(array_remove(array[%7$s]::private.near_word[], null), '{}')
       from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id, rarity y
-      cross join lateral (
-        select array_agg(w.word order by y.idf[w.n] desc, w.word) filter (where w.kind is distinct from 'near') as words,
-               -- Like a trigger, an identifier that more than twenty items have tells little.
-               array_agg(w.word order by y.idf[w.n] desc, w.word) filter (where w.kind = 'mark' and y.df[w.n] <= 20) as marks,
-               array_agg(row(w.word, w.lexeme)::private.near_word order by y.idf[w.n] desc, w.word)
-                 filter (where w.kind = 'near') as near
-          from unnest($13::text[], $14::tsquery[], $16::text[], $17::text[]) with ordinality w (word, own, kind, lexeme, n)
-         where d.document @@ w.own) o
     $sql$,
       v_operator,
-      (select string_agg(format($x$ts_rank('{0.27,0.5,0.7,1}', n.document, %L) * 1.645 / 0.7$x$, private.quote_lexeme(t)), ', '
+      (select string_agg(format($x$ts_rank('{0.27,0.5,0.7,1}', d.document, %L) * 1.645 / 0.7$x$, private.quote_lexeme(t)), ', '
                          order by n) from unnest(v_terms) with ordinality u (t, n)),
       (select string_agg(format('count(*) filter (where q.f[%s] > 0)', n), ', ') from generate_series(1, cardinality(v_terms)) n),
       (select string_agg(format('r.idf[%1$s] * 1.9 * q.f[%1$s] / (q.f[%1$s] + 0.9 * (0.6 + 0.4 * q.document_length / $15))', n), ' + ')
-         from generate_series(1, cardinality(v_terms)) n))
+         from generate_series(1, cardinality(v_terms)) n),
+      -- Its own words, not a neighbour's. Like a trigger, an identifier that more than twenty items have tells little.
+      (select string_agg(format('case when d.document @@ %L then $13[%s] end', o.own, o.n), ', ' order by o.n)
+         from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind is distinct from 'near'),
+      (select string_agg(format('case when y.df[%2$s] <= 20 and d.document @@ %1$L then $13[%2$s] end', o.own, o.n), ', ' order by o.n)
+         from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind = 'mark'),
+      (select string_agg(format('case when d.document @@ %1$L then row($13[%2$s], $14[%2$s])::private.near_word end', o.own, o.n),
+                         ', ' order by o.n)
+         from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind = 'near'))
     using v_keys, keyword_candidates.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
-          v_chosen, v_sampled, max_candidates, v_words,
-          (select array_agg((private.quote_lexeme(t) || ':ABC')::tsquery order by n) from unnest(v_terms) with ordinality u (t, n)),
-          v_average, v_kinds, v_terms;
+          v_chosen, v_sampled, max_candidates, v_words, v_terms, v_average, v_kinds;
 end
 $$;
 comment on function private.keyword_candidates(uuid, text, boolean, integer) is

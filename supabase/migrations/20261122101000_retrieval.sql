@@ -5,9 +5,9 @@
 -- Invariants
 --   * SECURITY INVOKER: whatever nominates an item, the caller's policies on knowledge_items decide.
 --   * One model at a time: a query's vector is compared with vectors of its own model only.
---   * Several arms (meaning, words, triggers), each able to nominate. They are fused by score: the union of their
---     candidates, each arm's score for all of them, stretched to 0..1. Ranks (reciprocal rank fusion) would let a
---     weak arm drown a strong one.
+--   * Several arms (meaning, words, triggers, relationships of the best), each able to nominate. They are fused by
+--     score: the union of their candidates, each arm's score for all of them, stretched to 0..1. Ranks (reciprocal
+--     rank fusion) would let a weak arm drown a strong one.
 --   * Deprecated, superseded and expired items are left out unless their status is asked for.
 --   * As of a moment, what counts is what held then: an item's status, what superseded it, until when it was valid.
 --     Texts and triggers are today's: the store keeps no versions of them.
@@ -318,10 +318,10 @@ alter table public.workspaces
   add column retrieval_weights jsonb not null default '{}',
   add constraint workspaces_retrieval_weights_check check (
     jsonb_typeof(retrieval_weights) = 'object'
-    and (retrieval_weights - '{meaning,triggers,neighbours}'::text[]) = '{}'
+    and (retrieval_weights - '{meaning,triggers,neighbours,relationships}'::text[]) = '{}'
     and not jsonb_path_exists(retrieval_weights, '$.* ? (@.type() != "number" || @ < 0 || @ > 1)', '{}', true));
 comment on column public.workspaces.retrieval_weights is
-  'How its searches weigh: meaning (0 to 1; the words have the rest), triggers (the part of the gap to a perfect score that a trigger closes), neighbours (what an item gains from the better of the items recorded just before and after it). What is missing has its default: 0.8, 0.6, 0.1. The surer the words are of themselves, the less meaning weighs, down to half.';
+  'How its searches weigh: meaning (0 to 1; the words have the rest), triggers (the part of the gap to a perfect score that a trigger closes), neighbours (what an item gains from the better of the items recorded just before and after it), relationships (the part of the gap that a relationship of full strength to a perfect result closes). What is missing has its default: 0.8, 0.6, 0.1, 0.3. The surer the words are of themselves, the less meaning weighs, down to half.';
 
 create type public.retrieval_settings as (workspace_id uuid, text_search_config text, retrieval_weights jsonb);
 comment on type public.retrieval_settings is 'How a workspace''s searches read and weigh.';
@@ -363,7 +363,7 @@ begin
       select d.knowledge_id from private.search_documents d where d.workspace_id = write_retrieval_settings.workspace_id));
   end if;
 exception when check_violation then
-  perform private.fail('PT400', 'retrieval_weights is an object of meaning, triggers and neighbours, numbers from 0 to 1');
+  perform private.fail('PT400', 'retrieval_weights is an object of meaning, triggers, neighbours and relationships, numbers from 0 to 1');
 end
 $$;
 comment on function private.write_retrieval_settings(uuid, text, jsonb) is
@@ -390,8 +390,13 @@ $$;
 comment on function public.configure_retrieval(text, jsonb) is
   'Sets how the searches of the current workspace read (text search configuration) and weigh (see workspaces.retrieval_weights), and tells what is set. Null leaves a setting as it is. For owners of the workspace.';
 
-create type private.retrieval_weights as (meaning double precision, triggers double precision, neighbours double precision);
+create type private.retrieval_weights as (
+  meaning double precision, triggers double precision, neighbours double precision, relationships double precision
+);
 comment on type private.retrieval_weights is 'How a search weighs its arms, see workspaces.retrieval_weights.';
+
+create type private.link as (knowledge_id uuid, best_id uuid, strength double precision, relationship_type text);
+comment on type private.link is 'An item that is related to one of the best, which, how strongly and how.';
 
 create function private.written_word(text text, lexeme text)
 returns text
@@ -464,6 +469,8 @@ declare
   v_near private.near_item[] := '{}';
   v_words private.word_hit[] := '{}';
   v_triggers private.trigger_hit[] := '{}';
+  v_best uuid[];
+  v_links private.link[] := '{}';
   v_ids uuid[];
   v_after text[] := string_to_array(search_knowledge.after_cursor, '_');
   v_now timestamptz := now();
@@ -487,7 +494,8 @@ begin
   end if;
   select coalesce((w.retrieval_weights ->> 'meaning')::double precision, 0.8),
          coalesce((w.retrieval_weights ->> 'triggers')::double precision, 0.6),
-         coalesce((w.retrieval_weights ->> 'neighbours')::double precision, 0.1)
+         coalesce((w.retrieval_weights ->> 'neighbours')::double precision, 0.1),
+         coalesce((w.retrieval_weights ->> 'relationships')::double precision, 0.3)
     into v_weights from public.workspaces w where w.id = v_workspace;
 
   if search_knowledge.query_embedding is not null then
@@ -511,11 +519,27 @@ begin
     coalesce((select max(w.query_share) from unnest(v_words) w), 0)
     * (1 - coalesce(v_words[51].keyword_score / nullif(v_words[1].keyword_score, 0), 0)), 3));
 
+  -- What is related to the best of each arm may be what is needed, whatever words it is told in.
+  v_best := array(select n.id from unnest(v_near[1:5]) n union select w.knowledge_id from unnest(v_words[1:5]) w
+                  union select t.knowledge_id from unnest(v_triggers[1:5]) t);
+  v_links := array(
+    select row(l.id, l.best_id, l.strength, l.relationship_type)::private.link
+      from (select r.target_knowledge_id as id, r.source_knowledge_id as best_id, r.strength, r.relationship_type
+              from public.knowledge_relationships r
+             where r.source_knowledge_id = any (v_best) and r.status = 'accepted'
+            union all
+            select r.source_knowledge_id, r.target_knowledge_id, r.strength, r.relationship_type
+              from public.knowledge_relationships r
+             where r.target_knowledge_id = any (v_best) and r.status = 'accepted') l
+     order by l.strength desc, l.id, l.best_id limit 50);
+  v_clock := v_clock || clock_timestamp();
+
   -- What an arm nominated is looked at by all.
   execute 'select array(select k.id from public.knowledge_items k where k.id = any ($1) and ' || private.filter_conditions() || ')'
     into v_ids
     using array(select n.id from unnest(v_near) n union select w.knowledge_id from unnest(v_words) w
-                union select t.knowledge_id from unnest(v_triggers) t), v_filters;
+                union select t.knowledge_id from unnest(v_triggers) t union select l.knowledge_id from unnest(v_links) l),
+          v_filters;
 
   return query
     with meant as materialized (
@@ -558,17 +582,23 @@ begin
              end) as fused
         from scored s
        where s.keyword_raw is not null or s.trigger_score is not null or s.similarity >= v_threshold / 2
+          or s.id in (select l.knowledge_id from unnest(v_links) l)
+    ), linked as (
+      select distinct on (l.knowledge_id) l.knowledge_id, l.best_id, l.relationship_type, l.strength * b.fused as link_score
+        from unnest(v_links) l join voted b on b.id = l.best_id
+       order by l.knowledge_id, l.strength * b.fused desc, l.best_id
     ), beside as (
-      select v.*,
+      select v.*, l.best_id, l.relationship_type, l.link_score,
+             1 - (1 - v.fused) * (1 - v_weights.relationships * coalesce(l.link_score, 0)) as voted,
              greatest(
                case when lag(v.session_position) over line = v.session_position - 1 then lag(v.fused) over line end,
                case when lead(v.session_position) over line = v.session_position + 1 then lead(v.fused) over line end, 0
              ) as neighbour
-        from voted v
+        from voted v left join linked l on l.knowledge_id = v.id
       window line as (partition by v.created_in_session order by v.session_position)
     ), ranked as (
       -- What was recorded beside something that fits is likelier to fit.
-      select b.*, (b.fused + v_weights.neighbours * case when b.created_in_session is null then 0 else b.neighbour end)
+      select b.*, (b.voted + v_weights.neighbours * case when b.created_in_session is null then 0 else b.neighbour end)
                   / (1 + v_weights.neighbours) * b.factor as score
         from beside b
     ), first as materialized (
@@ -580,7 +610,9 @@ begin
                  'share', r.keyword_share, 'rank', rank() over (order by r.keyword_raw desc nulls last)) end,
                'triggers', case when r.trigger_score is not null then jsonb_build_object('score', r.trigger_score,
                  'rank', rank() over (order by r.trigger_score desc nulls last)) end,
-               'fused', r.fused, 'neighbour', r.neighbour, 'factor', r.factor, 'weights', to_jsonb(v_weights), 'weight of meaning', v_meaning) end as explanation
+               'relationships', case when r.link_score is not null then jsonb_build_object('score', r.link_score,
+                 'to', r.best_id, 'type', r.relationship_type, 'rank', rank() over (order by r.link_score desc nulls last)) end,
+               'fused', r.voted, 'neighbour', r.neighbour, 'factor', r.factor, 'weights', to_jsonb(v_weights), 'weight of meaning', v_meaning) end as explanation
         from ranked r
     )
     select k.id, k.title::text, k.content, k.knowledge_type::text, k.category::text, k.project_context::text,
@@ -596,7 +628,9 @@ begin
                'recorded beside matching words') end,
              case when f.similarity >= v_threshold
                then format('close in meaning (%s)', round(f.similarity::numeric, 2)) end,
-             case when f.trigger_score is null and coalesce(f.keyword_share, 0) < 0.2
+             case when f.link_score is not null then format('related (%s) to "%s"', replace(f.relationship_type, '_', ' '),
+               (select b.title from public.knowledge_items b where b.id = f.best_id)) end,
+             case when f.link_score is null and f.trigger_score is null and coalesce(f.keyword_share, 0) < 0.2
                        and coalesce(f.similarity, -1) < coalesce(v_threshold, 1) then 'a loose match' end,
              case k.validation_status when 'validated' then 'validated' when 'needs_update' then 'needs an update'
                when 'deprecated' then 'deprecated' end,
@@ -605,7 +639,8 @@ begin
            case when search_knowledge.explain then f.explanation || jsonb_build_object('milliseconds', jsonb_build_object(
              'meaning', round((1000 * extract(epoch from v_clock[2] - v_clock[1]))::numeric, 2),
              'words', round((1000 * extract(epoch from v_clock[3] - v_clock[2]))::numeric, 2),
-             'triggers', round((1000 * extract(epoch from v_clock[4] - v_clock[3]))::numeric, 2))) end
+             'triggers', round((1000 * extract(epoch from v_clock[4] - v_clock[3]))::numeric, 2),
+             'relationships', round((1000 * extract(epoch from v_clock[5] - v_clock[4]))::numeric, 2))) end
       from (select f.* from first f
              where v_after is null
                 or f.score < v_after[2]::double precision

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from teams import Team
 from world import refused, vector
 
 if TYPE_CHECKING:
@@ -52,6 +53,48 @@ def test_a_question_finds_by_any_of_its_words(ana: Persona) -> None:
     assert "GIN" in rows[0]["relevance_reason"]
     assert rows[0]["keyword_score"] == 1
     assert rows[0]["vector_score"] is None
+
+
+def relate(persona: Persona, source: str, kind: str, target: str, **arguments: object) -> None:
+    ids = {row["title"]: row["id"] for row in persona.sql("select id, title from public.knowledge_items")}
+    persona.rpc(
+        "relate_knowledge",
+        source_knowledge_id=ids[source],
+        target_knowledge_id=ids[target],
+        relationship_type=kind,
+        **arguments,
+    )
+
+
+def test_what_is_related_to_the_best_is_found_though_it_shares_nothing_with_the_query(ana: Persona) -> None:
+    question = {"query_text": "How do I avoid deadlocks?"}
+    assert "Semantics only" not in titles(ana.rpc("search_knowledge", **question))
+    relate(ana, "Semantics only", "required_for", "Deadlocks")
+    relate(ana, "Vector index", "similar_to", "Row security and GIN")
+    rows = ana.rpc("search_knowledge", **question, explain=True)
+    assert titles(rows) == ["Deadlocks", "Semantics only"]
+    assert rows[1]["relevance_reason"] == 'related (required for) to "Deadlocks"'
+    assert rows[0]["score"] > rows[1]["score"] > 0
+    links = rows[1]["explanation"]["relationships"]
+    assert (links["type"], links["to"]) == ("required_for", str(rows[0]["knowledge_id"]))
+    # A filter holds for what is nominated this way, too, and a weight of 0 leaves nothing of the arm but the row.
+    assert titles(ana.rpc("search_knowledge", **question, tags=["40P01"])) == ["Deadlocks"]
+    ana.rpc("configure_retrieval", retrieval_weights={"relationships": 0})
+    assert ana.rpc("search_knowledge", **question)[1]["score"] < 0.01
+
+
+def test_a_proposal_relates_nothing_and_a_hidden_end_is_not_told(world: World) -> None:
+    team = Team(world)
+    shared = team.author.record("Deadlocks", "Lock rows in one order.")
+    hidden = team.author.record("Unrelated", "Quite other words.")
+    team.maintainer.rpc("validate_knowledge", knowledge_id=shared)
+    insert = "insert into public.knowledge_relationships (source_knowledge_id, target_knowledge_id, relationship_type, status)"
+    team.author.sql(f"{insert} values (%s, %s, 'enhances', 'proposed')", hidden, shared)
+    assert titles(team.author.rpc("search_knowledge", query_text="deadlocks")) == ["Deadlocks"]
+    [proposal] = team.author.sql("select id from public.knowledge_relationships")
+    team.maintainer.rpc("decide_relationship", relationship_id=proposal["id"], accept=True)
+    assert titles(team.author.rpc("search_knowledge", query_text="deadlocks")) == ["Deadlocks", "Unrelated"]
+    assert titles(team.colleague.rpc("search_knowledge", query_text="deadlocks")) == ["Deadlocks"]
 
 
 def test_a_trigger_finds_as_a_word_and_as_a_phrase(ana: Persona) -> None:
@@ -206,7 +249,7 @@ def test_each_arm_tells_its_say(ana: Persona) -> None:
     assert told["words"]["rank"] == 1
     assert told["triggers"]["score"] == row["trigger_score"]
     assert told["meaning"] is None, "it has no vector"
-    assert set(told["milliseconds"]) == {"meaning", "words", "triggers"}
+    assert set(told["milliseconds"]) == {"meaning", "words", "triggers", "relationships"}
     assert ana.rpc("search_knowledge", query_text="deadlock")[0]["explanation"] is None
 
 
