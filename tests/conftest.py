@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from psycopg import sql
 
+import tally
 from databases import Database, DatabaseServer, short_directory
 from knowledge_persistence.migrations import apply_migrations
 from knowledge_persistence.resources import migrations_dir
@@ -20,7 +22,6 @@ from world import World
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
 _PERSONAL = ("KP_", "OPENAI_", "SUPABASE_", "PG")
 
@@ -28,6 +29,13 @@ _PERSONAL = ("KP_", "OPENAI_", "SUPABASE_", "PG")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what only this project's tests know."""
     parser.addoption("--long", action="store_true", help="also run the tests that take minutes, marked long")
+    parser.addoption(
+        "--long-seconds",
+        type=float,
+        default=3600,
+        help="how long those may take that go on for as long as they may",
+    )
+    parser.addoption("--tally", help="a directory: each process leaves there what it has counted")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,6 +54,19 @@ def pytest_configure() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave behind what was counted."""
+    directory = session.config.getoption("--tally")
+    if directory is not None:
+        tally.write(Path(directory))
+
+
+@pytest.fixture
+def long_seconds(pytestconfig: pytest.Config) -> float:
+    """Say how many seconds a long run has, of which each of its tests takes a part."""
+    return pytestconfig.getoption("--long-seconds")
 
 
 @pytest.fixture(scope="session", autouse=True)
