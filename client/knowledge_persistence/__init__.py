@@ -36,6 +36,7 @@ from .errors import (
     PermissionDeniedError,
     RateLimitError,
     ReadOnlyError,
+    RerankError,
     ServerError,
     TransportError,
 )
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from .embedders import Embedder, make_embedder
     from .judges import AnswerJudge, make_judge
     from .presence import Presence, PresentAgent
+    from .rerankers import Reranker, make_reranker
     from .settings import Settings
     from .subscriptions import Subscription
 
@@ -220,6 +222,8 @@ __all__ = [
     "Relationship",
     "RelationshipStatus",
     "RelationshipType",
+    "RerankError",
+    "Reranker",
     "RetrievalSettings",
     "ServerError",
     "Session",
@@ -247,6 +251,7 @@ __all__ = [
     "connect_async",
     "make_embedder",
     "make_judge",
+    "make_reranker",
 ]
 
 _LAZY = {
@@ -256,6 +261,7 @@ _LAZY = {
     "AsyncSessionHandle": "._async.session",
     "Embedder": ".embedders",
     "KnowledgeClient": "._sync.client",
+    "Reranker": ".rerankers",
     "SessionHandle": "._sync.session",
     "Settings": ".settings",
     "Presence": ".presence",
@@ -264,6 +270,7 @@ _LAZY = {
     "connect": "._sync.client",
     "connect_async": "._async.client",
     "make_embedder": ".embedders",
+    "make_reranker": ".rerankers",
 }
 
 

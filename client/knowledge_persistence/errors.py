@@ -48,6 +48,10 @@ class EmbeddingError(KnowledgePersistenceError):
     """A text can't be embedded: no embedder, a failing provider, or a wrong answer from it."""
 
 
+class RerankError(KnowledgePersistenceError):
+    """A reranker gives no answer in time, or none that can be read."""
+
+
 class ModelError(KnowledgePersistenceError):
     """A chat model gives no answer, or none that can be read."""
 

@@ -18,6 +18,7 @@ from dotenv import dotenv_values, find_dotenv
 from .errors import ConfigurationError
 
 EmbedderName = Literal["local", "openai", "none"]
+RerankerName = Literal["local", "api", "none"]
 
 
 def default_home() -> Path:
@@ -52,6 +53,12 @@ class Settings:
         embedding_dimensions: ask the OpenAI-compatible model for vectors of this length
             (`KP_EMBEDDING_DIMENSIONS`).
         embedding_model_path: an ONNX file to use instead of the packaged one (`KP_EMBEDDING_MODEL_PATH`).
+        reranker: what reorders what a search finds (`KP_RERANKER`): local, api or none; None: nothing does.
+        rerank_model_path: the ONNX file of the local reranker (`KP_RERANK_MODEL_PATH`).
+        rerank_url: the api reranker's server (`KP_RERANK_URL`); it is sent queries and what is found for them.
+        rerank_model: its model (`KP_RERANK_MODEL`).
+        rerank_api_key: its key (`KP_RERANK_API_KEY`).
+        rerank_seconds: how long a search waits for its reranker (`KP_RERANK_SECONDS`).
         chat_model: what answers and judges validation tests (`KP_CHAT_MODEL`); it is sent what memory holds.
         edge_requests_per_minute: what one user may ask of the edge functions (`KP_EDGE_REQUESTS_PER_MINUTE`).
         metrics_port: where the worker serves metrics and health (`KP_METRICS_PORT`); None: nowhere.
@@ -75,6 +82,12 @@ class Settings:
     embedding_model: str | None = None
     embedding_dimensions: int | None = None
     embedding_model_path: Path | None = None
+    reranker: RerankerName | None = None
+    rerank_model_path: Path | None = None
+    rerank_url: str | None = None
+    rerank_model: str | None = None
+    rerank_api_key: str | None = None
+    rerank_seconds: float = 2.0
     chat_model: str | None = None
     edge_requests_per_minute: int | None = None
     metrics_port: int | None = None
@@ -101,7 +114,11 @@ class Settings:
         embedder = get("KP_EMBEDDER")
         if embedder not in {None, "local", "openai", "none"}:
             raise ConfigurationError(f"KP_EMBEDDER is {embedder!r}; it can be local, openai or none")
+        reranker = get("KP_RERANKER")
+        if reranker not in {None, "local", "api", "none"}:
+            raise ConfigurationError(f"KP_RERANKER is {reranker!r}; it can be local, api or none")
         home = get("KP_HOME")
+        rerank_path = get("KP_RERANK_MODEL_PATH")
         model_path = get("KP_EMBEDDING_MODEL_PATH")
         return cls(
             home=Path(home).expanduser().absolute() if home else default_home(),
@@ -119,6 +136,12 @@ class Settings:
             embedding_model=get("KP_EMBEDDING_MODEL"),
             embedding_dimensions=_positive("KP_EMBEDDING_DIMENSIONS", get("KP_EMBEDDING_DIMENSIONS")),
             embedding_model_path=Path(model_path).expanduser() if model_path else None,
+            reranker=cast("RerankerName | None", reranker),
+            rerank_model_path=Path(rerank_path).expanduser() if rerank_path else None,
+            rerank_url=get("KP_RERANK_URL"),
+            rerank_model=get("KP_RERANK_MODEL"),
+            rerank_api_key=get("KP_RERANK_API_KEY"),
+            rerank_seconds=_seconds("KP_RERANK_SECONDS", get("KP_RERANK_SECONDS")) or 2.0,
             chat_model=get("KP_CHAT_MODEL"),
             edge_requests_per_minute=_positive(
                 "KP_EDGE_REQUESTS_PER_MINUTE", get("KP_EDGE_REQUESTS_PER_MINUTE")
@@ -136,3 +159,15 @@ def _positive(name: str, value: str | None) -> int | None:
     if not (value.isascii() and value.isdecimal() and int(value) > 0):
         raise ConfigurationError(f"{name} is {value!r}; it should be a whole number above 0")
     return int(value)
+
+
+def _seconds(name: str, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 60:  # noqa: PLR2004
+        raise ConfigurationError(f"{name} is {value!r}; it should be seconds, above 0 and up to 60")
+    return seconds

@@ -512,7 +512,7 @@ async def test_the_database_is_asked_in_the_callers_name_by_all_at_once(make_edg
     ("schema", "result", "without"),
     [
         (schemas.Remembered, models.RecordedKnowledge, {"item_index"}),
-        (schemas.Recalled, models.RecalledKnowledge, {"cursor", "explanation"}),
+        (schemas.Recalled, models.RecalledKnowledge, set[str]()),
         (schemas.Contextual, models.ContextualKnowledge, set[str]()),
         (schemas.Gotcha, models.FoundGotcha, set[str]()),
         (schemas.AttemptMade, models.Attempt, set[str]()),

@@ -24,6 +24,7 @@ from knowledge_persistence.models import (
     WorkspaceMember,
     from_row,
 )
+from knowledge_persistence.rerankers import BoundedReranker, Reranker, make_reranker
 from knowledge_persistence.settings import Settings
 
 from .core import AsyncCore
@@ -60,6 +61,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
         workspace: the workspace to work in, by id or name.
         session: the session to work in, by id or identifier.
         project: the project context of what is recorded, unless said otherwise.
+        reranker: what reorders what a search finds; None: nothing does.
     """
 
     def __init__(
@@ -70,8 +72,11 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
         workspace: UUID | str | None = None,
         session: UUID | str | None = None,
         project: str | None = None,
+        reranker: BoundedReranker | None = None,
     ) -> None:
-        self.core = self._core = AsyncCore(transport, embedder, workspace=workspace, session=session)
+        self.core = self._core = AsyncCore(
+            transport, embedder, workspace=workspace, session=session, reranker=reranker
+        )
         self._project = project
 
     async def __aenter__(self) -> Self:
@@ -604,6 +609,7 @@ def connect_async(
     session: UUID | str | None = None,
     project: str | None = None,
     embedder: Embedder | Literal["default"] | None = "default",
+    reranker: Reranker | Literal["default"] | None = "default",
     settings: Settings | None = None,
     timeout: float = 30.0,
 ) -> AsyncKnowledgeClient:
@@ -627,6 +633,7 @@ def connect_async(
         session: the session to work in, by id or identifier (which starts or resumes it).
         project: the project context of what is recorded.
         embedder: what turns queries into vectors; None: search by words alone; default: the settings' one.
+        reranker: what reorders what a search finds; None: nothing does; default: the settings' one, mostly none.
         settings: instead of the environment's.
         timeout: seconds until a call is given up.
 
@@ -649,12 +656,15 @@ def connect_async(
         service_role=service_role,
         replica_url=replica_url,
     )
+    if reranker == "default":
+        reranker = make_reranker(settings)
     return AsyncKnowledgeClient(
         make_transport(target, timeout=timeout),
         embedder=make_embedder(settings) if embedder == "default" else embedder,
         workspace=workspace or settings.workspace,
         session=session or settings.session,
         project=project or settings.project,
+        reranker=None if reranker is None else BoundedReranker(reranker, seconds=settings.rerank_seconds),
     )
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final, cast
 
-from knowledge_persistence._values import JsonArgument, invalid, to_id
-from knowledge_persistence.errors import NotFoundError
+from knowledge_persistence._values import JsonArgument, check_argument, invalid, to_id
+from knowledge_persistence._waiting import run
+from knowledge_persistence.errors import ConfigurationError, NotFoundError
 from knowledge_persistence.models import (
     ContextualKnowledge,
     KnowledgeItem,
@@ -35,10 +36,13 @@ if TYPE_CHECKING:
 
     from knowledge_persistence._values import Argument, CallMode
     from knowledge_persistence.models import JSON, JSONObject, KnowledgeType, ValidationStatus
+    from knowledge_persistence.rerankers import BoundedReranker
 
 _BATCH: Final = 1000
 # What tokenizers make of English prose, about; of code and other languages they make more tokens.
 _CHARACTERS_A_TOKEN: Final = 4
+#: So many are read together with the query by a reranker.
+_RERANKED: Final = 30
 
 
 class KnowledgeMethods(Methods):
@@ -156,6 +160,8 @@ class KnowledgeMethods(Methods):
     def _prepared(self, index: int, piece: NewKnowledge) -> dict[str, JSON]:
         if not piece.content.strip():
             raise invalid(f"item {index}: content is blank")
+        if piece.context_data is not None:
+            check_argument(f"item {index}: context_data", JsonArgument(piece.context_data))
         values = {field.name: to_json(getattr(piece, field.name)) for field in fields(piece)}
         values["title"] = (piece.title or "").strip() or title_from(piece.content)
         if piece.project_context is None:
@@ -184,6 +190,7 @@ class KnowledgeMethods(Methods):
         exclude_ids: Sequence[UUID | str] | None = None,
         after_cursor: str | None = None,
         max_tokens: int | None = None,
+        rerank: bool | None = None,
         explain: bool = False,
     ) -> list[RecalledKnowledge]:
         """Find what is known about something, and log that it was looked up.
@@ -208,6 +215,9 @@ class KnowledgeMethods(Methods):
             exclude_ids: not these items.
             after_cursor: continue after the result with this cursor, with all else the same.
             max_tokens: leave out what doesn't fit into so many tokens, at four characters a token.
+            rerank: let the client's reranker put the best thirty into its order; None: where there is one, on the
+                first page. In vain waits are bounded: then the order stays, a warning is logged, and no result has a
+                `rerank_score`.
             explain: let each result tell every arm's rank, score and milliseconds.
 
         Returns:
@@ -222,7 +232,6 @@ class KnowledgeMethods(Methods):
             "once",
             query,
             {
-                "max_results": max_results,
                 "knowledge_types": knowledge_types,
                 "categories": categories,
                 "project_context": project_context,
@@ -241,7 +250,9 @@ class KnowledgeMethods(Methods):
                 "after_cursor": after_cursor,
                 "explain": explain or None,
             },
-            max_tokens,
+            max_results=max_results,
+            max_tokens=max_tokens,
+            rerank=rerank,
         )
 
     def search(
@@ -266,6 +277,7 @@ class KnowledgeMethods(Methods):
         exclude_ids: Sequence[UUID | str] | None = None,
         after_cursor: str | None = None,
         max_tokens: int | None = None,
+        rerank: bool | None = None,
         explain: bool = False,
     ) -> list[RecalledKnowledge]:
         """Find the same as `recall`, without logging it; the arguments are the same.
@@ -278,7 +290,6 @@ class KnowledgeMethods(Methods):
             "read",
             query,
             {
-                "max_results": max_results,
                 "knowledge_types": knowledge_types,
                 "categories": categories,
                 "project_context": project_context,
@@ -297,7 +308,9 @@ class KnowledgeMethods(Methods):
                 "after_cursor": after_cursor,
                 "explain": explain or None,
             },
-            max_tokens,
+            max_results=max_results,
+            max_tokens=max_tokens,
+            rerank=rerank,
         )
 
     def _find(
@@ -306,16 +319,63 @@ class KnowledgeMethods(Methods):
         mode: CallMode,
         query: str,
         filters: dict[str, Argument],
+        *,
+        max_results: int,
         max_tokens: int | None,
+        rerank: bool | None,
     ) -> list[RecalledKnowledge]:
         if max_tokens is not None and max_tokens < 1:
             raise invalid("max_tokens is at least 1")
-        embedded = self._core.embed_query(query)
+        reranker = self._chosen_reranker(rerank, paging=filters["after_cursor"] is not None)
+        context = self._request_context()
+        arguments = {"query_text": query, **self._core.embed_query(query), **filters}
+        if reranker is None:
+            rows = self._core.call(function, {**arguments, "max_results": max_results}, context, mode=mode)
+            return _packed([from_row(RecalledKnowledge, row) for row in rows], max_tokens)
+        # More is looked at than handed on, and only what is handed on counts as recalled.
         rows = self._core.call(
-            function, {"query_text": query, **embedded, **filters}, self._request_context(), mode=mode
+            "search_knowledge",
+            {**arguments, "max_results": max(max_results, _RERANKED)},
+            context,
+            mode="read",
         )
         found = [from_row(RecalledKnowledge, row) for row in rows]
-        return found if max_tokens is None else _packed(found, max_tokens)
+        found = _packed((self._reranked(reranker, query, found))[:max_results], max_tokens)
+        if function == "recall_knowledge" and found:
+            ids = [item.knowledge_id for item in found]
+            self._core.call("log_recall", {"knowledge_ids": ids}, context, mode="once")
+        return found
+
+    def _chosen_reranker(self, rerank: bool | None, *, paging: bool) -> BoundedReranker | None:
+        if rerank is False or (rerank is None and paging):
+            return None
+        if rerank and self._core.reranker is None:
+            raise ConfigurationError("the client has no reranker: KP_RERANKER chooses one")
+        if paging:
+            raise invalid(
+                "what a reranker ordered has no next page",
+                "leave rerank out to page through the search's own order",
+            )
+        return self._core.reranker
+
+    def _reranked(
+        self, reranker: BoundedReranker, query: str, found: list[RecalledKnowledge]
+    ) -> list[RecalledKnowledge]:
+        head = found[:_RERANKED]
+        if not head:
+            return found
+        texts = [f"{item.title}\n{item.content}" for item in head]
+        scores = run(reranker.scores, query, texts)
+        if scores is None:
+            return found
+        # What leads by an exact trigger or identifier stays there: models that read prose are blind to codes.
+        pinned = next((place for place, item in enumerate(head) if item.trigger_score is None), len(head))
+        # Another order's cursors would lead astray.
+        scored = [
+            replace(item, rerank_score=score, cursor="") for item, score in zip(head, scores, strict=True)
+        ]
+        ordered = sorted(scored[pinned:], key=lambda item: -(item.rerank_score or 0.0))
+        return [*scored[:pinned], *ordered, *(replace(item, cursor="") for item in found[_RERANKED:])]
 
     def find_similar(
         self,
@@ -498,8 +558,10 @@ def _id(value: UUID | str | None, what: str) -> UUID | None:
     return None if value is None else to_id(value, what)
 
 
-def _packed(found: list[RecalledKnowledge], max_tokens: int) -> list[RecalledKnowledge]:
+def _packed(found: list[RecalledKnowledge], max_tokens: int | None) -> list[RecalledKnowledge]:
     """Keep the best that fit together; a long one that doesn't makes room for shorter ones after it."""
+    if max_tokens is None:
+        return found
     kept: list[RecalledKnowledge] = []
     left = max_tokens
     for item in found:

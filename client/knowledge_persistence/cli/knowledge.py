@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import datetime  # noqa: TC003 - typer reads the annotations
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.padding import Padding
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from knowledge_persistence.models import JSON, JSONObject, RecalledKnowledge
 
 _SHOWN_LINES = 4
+#: The arms of a search, in the order in which they are explained; the last only where it had something to say.
+_ARMS = ("meaning", "words", "triggers", "relationships")
+_ALWAYS = frozenset(_ARMS[:3])
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S"]
 _USAGE = 2
 
 
@@ -142,11 +147,36 @@ def recall(
     min_importance: Annotated[
         int | None, typer.Option(min=1, max=100, help="Only items at least this important.")
     ] = None,
+    created_after: Annotated[
+        datetime | None, typer.Option(formats=_MOMENTS, help="Only what was recorded from then on.")
+    ] = None,
+    created_before: Annotated[
+        datetime | None, typer.Option(formats=_MOMENTS, help="Only what was recorded before.")
+    ] = None,
+    updated_after: Annotated[
+        datetime | None, typer.Option(formats=_MOMENTS, help="Only what changed from then on.")
+    ] = None,
+    updated_before: Annotated[
+        datetime | None, typer.Option(formats=_MOMENTS, help="Only what changed before.")
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option(help="Only items of this user (id; `kp whoami` shows yours).", metavar="ID")
+    ] = None,
+    recorded_in: Annotated[
+        str | None, typer.Option(help="Only items recorded in this session (id or identifier).")
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Only items whose context holds this JSON object.", metavar="JSON"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Not this item; repeatable.", metavar="ID")
+    ] = None,
     as_of: Annotated[
         datetime | None,
         typer.Option(
             "--as-of",
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S"],
+            formats=_MOMENTS,
             help="Answer as it would have been then; without an offset in this machine's time zone.",
         ),
     ] = None,
@@ -157,6 +187,12 @@ def recall(
         str | None, typer.Option("--after", help="Continue after the result with this cursor (see --json).")
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Show the whole texts.")] = False,
+    rerank: Annotated[
+        bool | None,
+        typer.Option(
+            "--rerank/--no-rerank", help="Let the reranker of KP_RERANKER order what is found, or not."
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each arm of the search says, as a table.")
     ] = False,
@@ -172,8 +208,10 @@ def recall(
     text = sys.stdin.read() if query == "-" else query
     if not text.strip():
         fail("there is nothing to look for: the query is blank", _USAGE)
+    held = _json_object(context)
     with open_client(url=url, workspace=workspace, session=session, embeds=True) as client:
         find = client.search if no_log else client.recall
+        in_session = None if recorded_in is None else client.get_session(recorded_in).id
         found = find(
             text.strip(),
             max_results=limit,
@@ -183,9 +221,18 @@ def recall(
             validation_statuses=[one.value for one in status] if status else None,
             tags=tag,
             min_importance=min_importance,
-            as_of=as_of.astimezone() if as_of else None,
+            created_after=_moment(created_after),
+            created_before=_moment(created_before),
+            updated_after=_moment(updated_after),
+            updated_before=_moment(updated_before),
+            author=author,
+            recorded_in=in_session,
+            context_data=held,
+            exclude_ids=exclude,
+            as_of=_moment(as_of),
             max_tokens=max_tokens,
             after_cursor=after,
+            rerank=rerank,
             explain=explain,
         )
     if as_json:
@@ -198,6 +245,22 @@ def recall(
             _print_found(item, full=full)
     if not found:
         err.print("Nothing known about that.")
+
+
+def _moment(value: datetime | None) -> datetime | None:
+    return None if value is None else value.astimezone()
+
+
+def _json_object(text: str | None) -> JSONObject | None:
+    if text is None:
+        return None
+    try:
+        value: object = json.loads(text)
+    except ValueError as error:
+        fail(f"--context is not JSON: {error}", _USAGE)
+    if not isinstance(value, dict):
+        fail('--context is a JSON object, such as {"service": "api"}', _USAGE)
+    return cast("JSONObject", value)
 
 
 def _print_found(item: RecalledKnowledge, *, full: bool) -> None:
@@ -219,18 +282,25 @@ def _print_found(item: RecalledKnowledge, *, full: bool) -> None:
 
 
 def _print_explained(found: list[RecalledKnowledge]) -> None:
-    arms = ("meaning", "words", "triggers")
-    table = Table("", "title", *arms, "beside", "factor", "score")
-    for number, item in enumerate(found, 1):
-        told = _parts(item.explanation)
-        cells = [_cell(_parts(told.get(arm))) for arm in arms]
-        neighbour, factor = told.get("neighbour"), told.get("factor")
-        numbers = [f"{x:.2f}" if isinstance(x, (int, float)) else "" for x in (neighbour, factor)]
-        table.add_row(str(number), clean(item.title), *cells, *numbers, f"{item.score:.2f}")
+    told = [_parts(item.explanation) for item in found]
+    arms = [arm for arm in _ARMS if arm in _ALWAYS or any(isinstance(one.get(arm), dict) for one in told)]
+    reranked = any(item.rerank_score is not None for item in found)
+    table = Table("", "title", *arms, "beside", "factor", "score", *(["reranked"] if reranked else []))
+    for number, (item, parts) in enumerate(zip(found, told, strict=True), 1):
+        cells = [_cell(_parts(parts.get(arm))) for arm in arms]
+        cells += [_number(parts.get("neighbour")), _number(parts.get("factor")), f"{item.score:.2f}"]
+        if reranked:
+            cells.append(_number(item.rerank_score))
+        table.add_row(str(number), clean(item.title), *cells)
     out.print(table)
-    times = _parts(_parts(found[0].explanation).get("milliseconds"))
-    spent = ", ".join(f"{arm} {times[arm]} ms" for arm in arms if arm in times)
+    times = _parts(told[0].get("milliseconds"))
+    known = [arm for arm in _ARMS if arm in times]
+    spent = ", ".join(f"{arm} {times[arm]} ms" for arm in (*known, *(times.keys() - set(known))))
     out.print(Text(f"Each arm: its score, and the result's rank in it. Time: {spent}.", style="dim"))
+
+
+def _number(value: JSON) -> str:
+    return f"{value:.2f}" if isinstance(value, (int, float)) else ""
 
 
 def _cell(arm: JSONObject) -> str:

@@ -20,6 +20,7 @@ import uvicorn
 
 from ..embedders import make_embedder
 from ..errors import ConfigurationError, KnowledgePersistenceError
+from ..rerankers import BoundedReranker, make_reranker
 from ..settings import Settings
 from .app import make_app
 from .identity import Doorkeeper, key_source
@@ -41,6 +42,8 @@ def make_doorkeeper(settings: Settings, limits: Limits) -> Doorkeeper:
         ConfigurationError: the settings name a database and no key, or there is no embedded stack.
     """
     embedder = make_embedder(settings)
+    reranker = make_reranker(settings)
+    bounded = None if reranker is None else BoundedReranker(reranker, seconds=settings.rerank_seconds)
     if settings.database_url is not None:
         if settings.jwt_secret is None:
             raise ConfigurationError(
@@ -50,6 +53,7 @@ def make_doorkeeper(settings: Settings, limits: Limits) -> Doorkeeper:
             settings.database_url,
             key_source(settings.jwt_secret),
             embedder=embedder,
+            reranker=bounded,
             timeout=limits.seconds,
             connections=limits.connections,
         )
@@ -65,6 +69,7 @@ def make_doorkeeper(settings: Settings, limits: Limits) -> Doorkeeper:
         config.verification_keys,
         secret_key=config.secret_key,
         embedder=embedder,
+        reranker=bounded,
         timeout=limits.seconds,
         connections=limits.connections,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ..embedders import Embedder
+    from ..rerankers import BoundedReranker
 
 #: What an agent's token begins with.
 AGENT_TOKEN_PREFIX: Final = "kpt_"  # noqa: S105 - no password
@@ -75,6 +76,7 @@ class Doorkeeper:
         keys: asked for each token: what it may be signed with, a shared secret or a JSON Web Key Set.
         secret_key: the opaque secret key, where no gateway turns it into a token on the way.
         embedder: shared by all callers; None: search goes by words.
+        reranker: likewise; None: the search's own order stands.
         timeout: seconds until the database gives a statement up.
         connections: connections to the database at most.
     """
@@ -86,12 +88,14 @@ class Doorkeeper:
         *,
         secret_key: str | None = None,
         embedder: Embedder | None = None,
+        reranker: BoundedReranker | None = None,
         timeout: float = 30.0,
         connections: int = 8,
     ) -> None:
         self._keys = keys
         self._secret_key = secret_key
         self._embedder = embedder
+        self._reranker = reranker
         self._transport = AsyncDirectTransport(
             database_url, role="service_role", claims={}, timeout=timeout, pool_size=connections
         )
@@ -144,6 +148,7 @@ class Doorkeeper:
             client=AsyncKnowledgeClient(
                 self._transport.acting_as(credential.role, credential.claims),
                 embedder=self._embedder,
+                reranker=self._reranker,
                 workspace=workspace,
                 session=_context_id(headers, "session"),
             ),

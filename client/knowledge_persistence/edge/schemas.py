@@ -95,10 +95,22 @@ class RecallRequest(_Request):
     )
     created_after: AwareDatetime | None = Field(None, description="Only what was recorded after.")
     created_before: AwareDatetime | None = Field(None, description="Only what was recorded before.")
+    updated_after: AwareDatetime | None = Field(None, description="Only what changed after.")
+    updated_before: AwareDatetime | None = Field(None, description="Only what changed before.")
+    author: UUID | None = Field(None, description="Only items of this user.")
+    recorded_in: UUID | None = Field(None, description="Only items recorded in this session.")
     context_data: Object | None = Field(None, description="Only items whose context holds this.")
     as_of: AwareDatetime | None = Field(None, description="Answer as it would have been then.")
     exclude_ids: list[UUID] | None = Field(None, max_length=1000, description="Not these items.")
+    after_cursor: Line | None = Field(
+        None, description="Continue after the result with this cursor, with all else the same."
+    )
     max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Leave out what doesn't fit.")
+    rerank: bool | None = Field(
+        None,
+        description="Let the deployment's reranker order the best; else where there is one, on the first page.",
+    )
+    explain: bool = Field(default=False, description="Tell every arm's rank, score and milliseconds.")
     log: bool = Field(default=True, description="Count this as a use of what is found.")
 
 
@@ -121,6 +133,11 @@ class Recalled(BaseModel):
     keyword_score: float | None = Field(description="0 to 1; null: the words had no vote.")
     trigger_score: float | None = Field(description="0 to 1; null: no trigger had a vote.")
     relevance_reason: str = Field(description="Why it was found, in words.")
+    cursor: str = Field(description="As after_cursor it asks for what comes next; empty after a reranker.")
+    explanation: dict[str, Any] | None = Field(description="Where it was asked for: what each arm says.")
+    rerank_score: float | None = Field(
+        description="The reranker's score, which then orders; null: it was not reranked."
+    )
 
 
 class ContextRequest(_Request):

@@ -90,6 +90,8 @@ class RecalledKnowledge:
         relevance_reason: in words, why it was found.
         cursor: asks, as `after_cursor`, for what comes after this result.
         explanation: where it was asked for: each arm's rank and score, the weights, the milliseconds.
+        rerank_score: the reranker's score, which then orders the results, after those that lead by a trigger; None:
+            it was not reranked.
     """
 
     knowledge_id: UUID
@@ -110,6 +112,7 @@ class RecalledKnowledge:
     vector_score: float | None = None
     keyword_score: float | None = None
     trigger_score: float | None = None
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
