@@ -18,6 +18,7 @@ import tally
 from databases import Database, DatabaseServer, short_directory
 from knowledge_persistence.migrations import apply_migrations
 from knowledge_persistence.resources import migrations_dir
+from stacks import RunningStack, new_stack
 from world import World
 
 if TYPE_CHECKING:
@@ -91,6 +92,13 @@ def server() -> Generator[DatabaseServer]:
     """Give the database server of this run."""
     with short_directory() as directory, DatabaseServer(directory).running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shared_stack() -> Generator[RunningStack]:
+    """Give the stack of this run; who disturbs it leaves it whole, and nobody changes its schema for good."""
+    with short_directory() as directory, new_stack(directory / "home") as stack:
+        yield RunningStack(stack)
 
 
 @pytest.fixture(scope="session")

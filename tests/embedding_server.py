@@ -16,7 +16,17 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-Fault = Literal["refuses", "wrong size", "not a number", "too few", "gibberish", "silent", "nothing"]
+Fault = Literal[
+    "refuses",
+    "wrong size",
+    "not a number",
+    "infinite",
+    "too few",
+    "gibberish",
+    "silent",
+    "nothing",
+    "hangs up",
+]
 DIMENSIONS = 384
 
 
@@ -47,7 +57,7 @@ class EmbeddingServer:
         self._random = random.Random(7)  # noqa: S311
 
     def answer(self, texts: list[str]) -> tuple[int, str]:
-        """Answer a request, or don't."""
+        """Answer a request, or don't; a status of 0 ends the connection without a word."""
         with self._lock:
             self.asked.update(texts)
             misbehaves = self.faults and self._random.random() < self.share
@@ -57,6 +67,8 @@ class EmbeddingServer:
             return 500, json.dumps({"error": {"message": "out of order", "type": "server_error"}})
         if fault == "gibberish":
             return 200, "<html>a proxy's login page</html>"
+        if fault == "hangs up":
+            return 0, ""
         if fault == "silent":
             self.released.wait(30)
         if fault == "wrong size":
@@ -69,6 +81,8 @@ class EmbeddingServer:
         ]
         if fault == "not a number":
             rows[0]["embedding"][3] = float("nan")
+        if fault == "infinite":
+            rows[0]["embedding"][3] = float("inf")
         if fault == "nothing":
             rows[0]["embedding"] = [0.0] * DIMENSIONS
         return 200, json.dumps({"object": "list", "data": rows, "model": "x", "usage": {}})
@@ -84,6 +98,9 @@ def embedding_server() -> Generator[EmbeddingServer]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, answer = server.answer(body["input"])
+            if status == 0:
+                self.close_connection = True
+                return
             try:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")

@@ -16,6 +16,7 @@ import psycopg
 from databases import free_port
 from knowledge_persistence.credentials import Credential, CredentialStore
 from knowledge_persistence.embedded import Stack, StackConfig
+from knowledge_persistence.embedded.processes import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +113,20 @@ class RunningStack:
         state = self.stack.home.load_state()
         process = state["supervisor"] if name == "supervisor" else state["services"][name]["process"]
         return int(process["pid"])
+
+    def is_whole(self) -> bool:
+        """Whether every part runs and the origin serves."""
+        status = self.stack.status()
+        if status.state != "running" or any(one.pid is None for one in status.services.values()):
+            return False
+        try:
+            return self.call("/healthz").status == 200
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def wait_whole(self) -> None:
+        """Wait until the stack has recovered from what was done to it."""
+        assert wait_until(self.is_whole, timeout=60), self.stack.status()
 
     def processes(self) -> list[psutil.Process]:
         return processes_of(self.home)

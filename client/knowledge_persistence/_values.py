@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 from uuid import UUID
 
 from .errors import InvalidArgumentError
@@ -24,6 +24,9 @@ Row: TypeAlias = "Mapping[str, object]"
 #: How a call may be repeated: a read changes nothing; a repeatable write leaves the same state when it is
 #: done twice; anything else is done once, and never again once it may have reached the server.
 CallMode: TypeAlias = Literal["read", "repeatable", "once"]
+
+#: JSON that is nested deeper is nobody's context; every level takes from the stack of whoever reads it.
+_JSON_DEPTH: Final = 100
 
 Scalar: TypeAlias = "str | int | float | bool | UUID | datetime"
 Argument: TypeAlias = "Scalar | Sequence[str] | Sequence[UUID] | JsonArgument | VectorArgument | None"
@@ -121,6 +124,67 @@ def is_id(value: UUID | str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_argument(name: str, argument: Argument) -> None:
+    """Refuse what no database keeps: text with NUL or half a character, JSON without a bottom.
+
+    Args:
+        name: the parameter, for the message.
+        argument: its value.
+
+    Raises:
+        InvalidArgumentError: it is or holds such a thing.
+    """
+    if isinstance(argument, str):
+        check_text(name, argument)
+    elif isinstance(argument, JsonArgument):
+        _check_json(name, argument.value)
+    elif isinstance(argument, (list, tuple)):
+        for one in cast("Sequence[object]", argument):
+            if isinstance(one, str):
+                check_text(name, one)
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse text that can't be stored.
+
+    Args:
+        name: what it is, for the message.
+        text: the text.
+
+    Raises:
+        InvalidArgumentError: it holds NUL, or a surrogate without its other half.
+    """
+    if "\0" in text:
+        raise invalid(f"{name}: a text can't hold the character NUL")
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise invalid(
+            f"{name}: half a character stands at position {error.start} (a surrogate without the other)",
+            "was it cut in the middle of a character, or read with another encoding than it was written in?",
+        ) from error
+
+
+def _check_json(name: str, value: JSON) -> None:
+    level: list[object] = [value]
+    for _ in range(_JSON_DEPTH):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, str):
+                check_text(name, one)
+            elif isinstance(one, dict):
+                inner.extend(cast("dict[str, object]", one).keys())
+                inner.extend(cast("dict[str, object]", one).values())
+            elif isinstance(one, (list, tuple)):
+                inner.extend(cast("Sequence[object]", one))
+        level = inner
+        if not level:
+            return
+    raise invalid(f"{name}: the JSON is nested deeper than {_JSON_DEPTH} levels")
 
 
 def json_argument(argument: Argument) -> JSON:

@@ -153,6 +153,9 @@ _BY_SQLSTATE: dict[str, type[APIError]] = {
     "22008": InvalidArgumentError,
     "22021": InvalidArgumentError,
     "22P05": InvalidArgumentError,
+    # Too complex: JSON of many levels, above all.
+    "54001": InvalidArgumentError,
+    "KP413": InvalidArgumentError,
     "PGRST301": AuthenticationError,
     "PGRST302": AuthenticationError,
     "PGRST303": AuthenticationError,

@@ -67,8 +67,9 @@ create table public.knowledge_items (
     'pending', 'validated', 'needs_update', 'deprecated')),
   constraint knowledge_items_importance_score_check check (importance_score between 1 and 100),
   constraint knowledge_items_category_check check (btrim(category) <> ''),
-  constraint knowledge_items_title_check check (btrim(title) <> ''),
-  constraint knowledge_items_content_check check (btrim(content) <> '' and octet_length(content) <= 65536),
+  constraint knowledge_items_title_check check (title collate pg_catalog."pg_c_utf8" ~ '\S'),
+  constraint knowledge_items_content_check check (content collate pg_catalog."pg_c_utf8" ~ '\S'
+                                                        and octet_length(content) <= 65536),
   constraint knowledge_items_embedding_check check ((content_embedding is null) = (embedding_model is null)),
   constraint knowledge_items_validity_check check (valid_to > valid_from),
   constraint knowledge_items_superseded_by_check check (superseded_by <> id),
@@ -173,8 +174,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select encode(sha256(convert_to(
     concat_ws(e'\x1f',
-      btrim(regexp_replace(title, '\s+', ' ', 'g')),
-      btrim(regexp_replace(content, '\s+', ' ', 'g')),
+      btrim(regexp_replace(title collate pg_catalog."pg_c_utf8", '\s+', ' ', 'g')),
+      btrim(regexp_replace(content collate pg_catalog."pg_c_utf8", '\s+', ' ', 'g')),
       coalesce(project_context, '')),
     'UTF8')), 'hex')
 $$;
@@ -347,8 +348,8 @@ begin
   end if;
   select format('item %s: %s', i.ordinality - 1, case
       when jsonb_typeof(i.item) <> 'object' then 'not an object'
-      when coalesce(btrim(i.item ->> 'content'), '') = '' then 'content is missing or blank'
-      when coalesce(btrim(i.item ->> 'title'), '') = '' then 'title is missing or blank'
+      when coalesce(i.item ->> 'content', '') collate pg_catalog."pg_c_utf8" !~ '\S' then 'content is missing or blank'
+      when coalesce(i.item ->> 'title', '') collate pg_catalog."pg_c_utf8" !~ '\S' then 'title is missing or blank'
       else 'unknown key ' || k.key end)
     into v_problem
     from jsonb_array_elements(items) with ordinality i (item, ordinality)
@@ -359,7 +360,8 @@ begin
          'valid_from', 'valid_to', 'text_search_config')
        limit 1) k on true
    where jsonb_typeof(i.item) <> 'object' or k.key is not null
-      or coalesce(btrim(i.item ->> 'content'), '') = '' or coalesce(btrim(i.item ->> 'title'), '') = ''
+      or coalesce(i.item ->> 'content', '') collate pg_catalog."pg_c_utf8" !~ '\S'
+      or coalesce(i.item ->> 'title', '') collate pg_catalog."pg_c_utf8" !~ '\S'
    order by i.ordinality
    limit 1;
   if v_problem is not null then

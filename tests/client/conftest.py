@@ -19,14 +19,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from databases import short_directory
 from knowledge_persistence import KnowledgeClient, connect, connect_async
 from knowledge_persistence._sync.http import HttpTransport
 from knowledge_persistence.cli import main, output
 from knowledge_persistence.credentials import CredentialStore
 from knowledge_persistence.embedders.local import LocalEmbedder
 from knowledge_persistence.settings import Settings
-from stacks import RunningStack, new_stack
+from stacks import RunningStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -86,12 +85,11 @@ class Person:
 
 
 @pytest.fixture(scope="session")
-def running_stack() -> Generator[RunningStack]:
-    """Give the client tests' own stack; it is theirs to disturb, as long as it recovers."""
+def running_stack(request: pytest.FixtureRequest) -> RunningStack:
+    """Give the run's own stack; whoever disturbs it waits until it has recovered."""
     if all(_NAMED.values()):
         pytest.skip("the deployment under test is not ours to disturb")
-    with short_directory() as directory, new_stack(directory / "home") as stack:
-        yield RunningStack(stack)
+    return request.getfixturevalue("shared_stack")
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,16 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from knowledge_persistence import TransportError, connect, connect_async
+from knowledge_persistence._sync import core
+from knowledge_persistence.embedded.processes import wait_until
 from proxy import Proxy
 
 if TYPE_CHECKING:
@@ -46,13 +49,15 @@ def ana(sign_up: SignUp) -> Person:
 @pytest.fixture
 def client(ana: Person, door: Door, proxy: Proxy) -> Generator[KnowledgeClient]:
     """Reach the deployment through the proxy."""
-    arguments = ana.arguments(door)
-    parts = urlsplit(arguments["url"])
-    arguments["url"] = parts._replace(
-        netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
-    ).geturl()
-    with connect(**arguments, embedder=None) as client:
+    with connect(**through(proxy, ana.arguments(door)), embedder=None) as client:
         yield client
+
+
+def through(proxy: Proxy, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `connect` takes to go by the proxy."""
+    parts = urlsplit(arguments["url"])
+    netloc = parts.netloc.replace(f":{parts.port}", f":{proxy.port}")
+    return arguments | {"url": parts._replace(netloc=netloc).geturl()}
 
 
 def test_a_write_whose_answer_is_lost_is_repeated_and_kept_once(
@@ -66,6 +71,63 @@ def test_a_write_whose_answer_is_lost_is_repeated_and_kept_once(
     # The first attempt was carried out: the second finds it there.
     assert recorded.outcome == "duplicate"
     assert [item.knowledge_id for item in client.search(text)] == [recorded.knowledge_id]
+
+
+@pytest.mark.parametrize(("passing", "resetting"), [(20, False), (0, True), (20, True)])
+def test_a_write_whose_answer_is_torn_or_reset_is_repeated_and_kept_once(
+    client: KnowledgeClient, proxy: Proxy, *, passing: int, resetting: bool
+) -> None:
+    client.workspaces()
+    text = f"kept once {uuid4().hex}"
+    proxy.cut_after(WORDS["remember"], passing=passing, resetting=resetting)
+    recorded = client.remember(text)
+    assert proxy.has_cut
+    assert recorded.outcome == "duplicate"
+    assert [item.knowledge_id for item in client.search(text)] == [recorded.knowledge_id]
+
+
+def test_a_line_that_was_reset_is_replaced(client: KnowledgeClient, proxy: Proxy) -> None:
+    client.workspaces()
+    proxy.reset()
+    assert client.remember(f"after a reset {uuid4().hex}").outcome == "created"
+
+
+def test_a_slow_line_is_slow_and_nothing_else(client: KnowledgeClient, proxy: Proxy) -> None:
+    client.workspaces()
+    proxy.delay(0.15)
+    text = f"slowly {uuid4().hex}"
+    assert client.remember(text).outcome == "created"
+    assert len(client.search(text)) == 1
+
+
+@pytest.fixture
+def impatient(ana: Person, door: Door, proxy: Proxy) -> Generator[KnowledgeClient]:
+    """As `client`, but a call is given up after a second."""
+    with connect(**through(proxy, ana.arguments(door)), embedder=None, timeout=1.0) as client:
+        yield client
+
+
+def test_a_silent_line_is_given_up(impatient: KnowledgeClient, proxy: Proxy) -> None:
+    item = impatient.remember(f"silence {uuid4().hex}").knowledge_id
+    proxy.hold()
+    try:
+        with pytest.raises(TransportError) as caught:
+            impatient.rate(item, effectiveness_rating=9)
+    finally:
+        proxy.hold(False)
+    assert caught.value.may_have_arrived
+    # The line was given up, not the deployment.
+    assert impatient.get(item).rating_count <= 1
+
+
+def test_a_line_that_was_silent_for_a_while_keeps_once(impatient: KnowledgeClient, proxy: Proxy) -> None:
+    impatient.workspaces()
+    text = f"patience {uuid4().hex}"
+    proxy.hold()
+    threading.Timer(2.5, proxy.hold, [False]).start()
+    # What was held arrives after all, and so does the repetition.
+    recorded = impatient.remember(text)
+    assert [item.knowledge_id for item in impatient.search(text)] == [recorded.knowledge_id]
 
 
 def test_a_rating_whose_answer_is_lost_is_not_repeated(client: KnowledgeClient, proxy: Proxy) -> None:
@@ -111,7 +173,11 @@ def test_a_deployment_that_comes_back_is_waited_for(client: KnowledgeClient, pro
     assert client.remember(f"patient {uuid4().hex}").outcome == "created"
 
 
-def test_a_deployment_that_stays_away_is_told(client: KnowledgeClient, proxy: Proxy) -> None:
+def test_a_deployment_that_stays_away_is_told(
+    client: KnowledgeClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Less than it has for a stack that starts again: what happens when it ends is the same.
+    monkeypatch.setattr(core, "_PATIENCE", 2.0)
     client.workspaces()
     proxy.refuse()
     with pytest.raises(TransportError, match=r"127\.0\.0\.1"):
@@ -148,15 +214,40 @@ async def test_many_calls_at_once_share_the_connections(ana: Person, door: Door)
         assert len({one.knowledge_id for one in recorded}) == 40
 
 
-def test_a_database_that_is_killed_loses_no_acknowledged_write(
-    running_stack: RunningStack, deployment: Deployment, ana: Person, door: Door
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT], ids=["killed", "stopped"])
+def test_a_database_that_ends_loses_no_acknowledged_write(
+    running_stack: RunningStack, deployment: Deployment, ana: Person, door: Door, ending: signal.Signals
 ) -> None:
     assert deployment.url == running_stack.url
     acknowledged: list[str] = []
     with connect(**ana.arguments(door), embedder=None) as client:
         for number in range(30):
             if number in {8, 20}:
-                os.kill(running_stack.pid("postgres"), signal.SIGKILL)
+                os.kill(running_stack.pid("postgres"), ending)
             recorded = client.remember(f"survivor {number} {uuid4().hex}")
             acknowledged.append(str(recorded.knowledge_id))
         assert all(client.get(knowledge_id) for knowledge_id in acknowledged)
+    assert len(set(acknowledged)) == 30
+    running_stack.wait_whole()
+
+
+def breaks(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("select 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def test_a_transaction_that_a_restart_broke_off_never_was(
+    running_stack: RunningStack, deployment: Deployment, ana: Person
+) -> None:
+    assert deployment.url == running_stack.url
+    with connect(**ana.arguments("direct"), embedder=None) as client:
+        kept = client.remember(f"before the restart {uuid4().hex}").knowledge_id
+        with psycopg.connect(running_stack.config.database_url("postgres")) as connection:
+            connection.execute("update public.knowledge_items set importance_score = 7 where id = %s", [kept])
+            os.kill(running_stack.pid("postgres"), signal.SIGINT)
+            assert wait_until(lambda: breaks(connection), timeout=30)
+        assert client.get(kept).importance_score == 50
+    running_stack.wait_whole()

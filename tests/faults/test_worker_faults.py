@@ -15,14 +15,17 @@ import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from embedding_server import DIMENSIONS, EmbeddingServer, Fault, embedding_server, vector_of
 from knowledge_persistence.embedders.openai_compatible import OpenAICompatibleEmbedder
+from knowledge_persistence.errors import TransportError
 from knowledge_persistence.operations.metrics import serve_metrics
 from knowledge_persistence.worker import Worker
+from proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -152,11 +155,15 @@ def test_workers_killed_at_random_lose_and_mix_up_nothing(
     assert repeated <= (kills + WORKERS) * BATCH * 4, f"{repeated} texts were sent again"
 
 
-def worker_for(database: Database, provider: EmbeddingServer) -> Worker:
+def worker_for(database: Database, provider: EmbeddingServer, *, through: Proxy | None = None) -> Worker:
     embedder = OpenAICompatibleEmbedder(
         model=MODEL, base_url=provider.url, expected_dimensions=DIMENSIONS, timeout=1, max_retries=0
     )
-    return Worker(database_url=database.dsn("authenticator"), embedder=embedder, batch=16)
+    dsn = database.dsn("authenticator")
+    if through is not None:
+        parts = urlsplit(dsn)
+        dsn = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{through.port}")).geturl()
+    return Worker(database_url=dsn, embedder=embedder, batch=16)
 
 
 def hurry(world: World) -> None:
@@ -164,7 +171,17 @@ def hurry(world: World) -> None:
     world.superuser("update private.embedding_jobs set available_at = now() where available_at < 'infinity'")
 
 
-FAULTS: list[Fault] = ["refuses", "wrong size", "not a number", "too few", "gibberish", "silent", "nothing"]
+FAULTS: list[Fault] = [
+    "refuses",
+    "wrong size",
+    "not a number",
+    "infinite",
+    "too few",
+    "gibberish",
+    "silent",
+    "nothing",
+    "hangs up",
+]
 
 
 async def test_a_provider_that_misbehaves_stores_nothing_and_is_seen(
@@ -180,7 +197,9 @@ async def test_a_provider_that_misbehaves_stores_nothing_and_is_seen(
         failures = service.sql("select last_error, tried_again_at from public.failed_embeddings")
         assert len(failures) == 2, fault
         assert all(row["last_error"] and row["tried_again_at"] is not None for row in failures), fault
+        # It isn't tried for ever: each fault gets attempts of its own.
         hurry(world)
+        world.superuser("update private.embedding_jobs set attempts = 0 where attempts > 0")
         provider.released.set()
         provider.released.clear()
     provider.faults = []
@@ -242,3 +261,28 @@ async def test_what_the_worker_counts_is_served(
         worker._heard -= 3600
         assert get(port, "/health")[0] == 503
         assert get(port, "/anything")[0] == 404
+
+
+@pytest.mark.parametrize("resetting", [False, True], ids=["ended", "reset"])
+async def test_vectors_whose_receipt_is_lost_are_stored_once(
+    world: World, database: Database, ana: Persona, provider: EmbeddingServer, *, resetting: bool
+) -> None:
+    record(ana, 5)
+    port = urlsplit(database.dsn("authenticator")).port
+    assert port is not None
+    proxy = Proxy(port)
+    try:
+        worker = worker_for(database, provider, through=proxy)
+        proxy.cut_after(b"store_embeddings", resetting=resetting)
+        with pytest.raises(TransportError):
+            await worker.run_once()
+        assert proxy.has_cut
+        # The same worker goes on, over another connection.
+        hurry(world)
+        await worker.run_once()
+    finally:
+        proxy.close()
+    assert stored(world) == 5
+    assert wrong_vectors(world) == []
+    assert number(world, "select count(*) from private.embedding_jobs") == 0
+    assert number(world, "select count(*) from private.item_vectors") == 5

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Generator[RunningStack]:
+def stack(shared_stack: RunningStack) -> RunningStack:
     """Give a running stack that all tests share: none of them stops it or changes its schema for good."""
-    with short_directory() as directory, new_stack(directory / "home") as stack:
-        yield RunningStack(stack)
+    return shared_stack
 
 
 @pytest.fixture

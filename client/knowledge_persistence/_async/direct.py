@@ -26,6 +26,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
+from knowledge_persistence._silence import no_longer_than
 from knowledge_persistence._values import JsonArgument, RequestContext, Row, VectorArgument
 from knowledge_persistence._waiting import AsyncLock, async_cancellations
 from knowledge_persistence.errors import (
@@ -72,7 +73,11 @@ _CONNECTION_DEFAULTS: Final[dict[str, str]] = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "4",
+    # Probes wait as long as something sent is unacknowledged, which the kernel repeats for a quarter of an hour.
+    "tcp_user_timeout": "30000",
 }
+#: Seconds beyond the statement's own limit until a server that says nothing is given up.
+_GRACE: Final = 5.0
 
 
 class AsyncDirectTransport:
@@ -106,6 +111,7 @@ class AsyncDirectTransport:
         self._prepare = str(given.get("port")) != _TRANSACTION_POOLER_PORT
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._timeout = str(int(timeout * 1000))
+        self._silence = timeout + min(timeout, _GRACE)
         self._pool_size = pool_size
         self._patience = min(timeout, patience)
         self._opening = AsyncLock()
@@ -295,12 +301,13 @@ class AsyncDirectTransport:
         sent = False
         try:
             cursor = connection.cursor()
-            async with connection.pipeline():
-                sent = True
-                await connection.execute("begin read only" if read_only else "begin")
-                await connection.execute(_SETUP, setup)
-                await cursor.execute(query, values)
-                ending = await connection.execute("commit")
+            with no_longer_than(self._silence, connection.fileno()):
+                async with connection.pipeline():
+                    sent = True
+                    await connection.execute("begin read only" if read_only else "begin")
+                    await connection.execute(_SETUP, setup)
+                    await cursor.execute(query, values)
+                    ending = await connection.execute("commit")
             rows = await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             await self._roll_back(connection)

@@ -8,7 +8,16 @@ import random
 import time
 from typing import TYPE_CHECKING, Final
 
-from knowledge_persistence._values import RequestContext, VectorArgument, invalid, is_id, to_id, to_vector
+from knowledge_persistence._values import (
+    RequestContext,
+    VectorArgument,
+    check_argument,
+    check_text,
+    invalid,
+    is_id,
+    to_id,
+    to_vector,
+)
 from knowledge_persistence._waiting import Lock, run, sleep
 from knowledge_persistence.embedders import BaseEmbedder, dimension_error
 from knowledge_persistence.errors import (
@@ -84,6 +93,8 @@ class Core:
     ) -> list[Row]:
         """Call a function, again where that is harmless."""
         given = {name: value for name, value in arguments.items() if value is not None}
+        for name, value in given.items():
+            check_argument(name, value)
         started = time.monotonic()
         for delay in (*_DELAYS, None):
             try:
@@ -109,6 +120,8 @@ class Core:
         limit: int | None = None,
     ) -> list[Row]:
         """Read rows of a table, again where the connection breaks."""
+        for name, value in (equal or {}).items():
+            check_argument(name, value)
         started = time.monotonic()
         for delay in (*_DELAYS, None):
             try:
@@ -243,6 +256,7 @@ class Core:
 
     def embed_query(self, text: str) -> dict[str, Argument]:
         """Embed a question and return the arguments that carry it; none without an embedder or a text."""
+        check_text("the text", text)
         if self.embedder is None or not text.strip():
             return {}
         embedder, model = self._serving(self.embedder)
@@ -256,6 +270,8 @@ class Core:
         Raises:
             EmbeddingError: there is no embedder, or it fails.
         """
+        for text in texts:
+            check_text("the text", text)
         embedder, model = self._serving(self.require_embedder())
         vectors = run(embedder.embed_documents, texts, prefix=model.document_prefix)
         for vector in vectors:

@@ -27,6 +27,7 @@ from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
 
+from knowledge_persistence._silence import no_longer_than
 from knowledge_persistence._values import JsonArgument, RequestContext, Row, VectorArgument
 from knowledge_persistence._waiting import Lock, cancellations
 from knowledge_persistence.errors import (
@@ -73,7 +74,11 @@ _CONNECTION_DEFAULTS: Final[dict[str, str]] = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "4",
+    # Probes wait as long as something sent is unacknowledged, which the kernel repeats for a quarter of an hour.
+    "tcp_user_timeout": "30000",
 }
+#: Seconds beyond the statement's own limit until a server that says nothing is given up.
+_GRACE: Final = 5.0
 
 
 class DirectTransport:
@@ -107,6 +112,7 @@ class DirectTransport:
         self._prepare = str(given.get("port")) != _TRANSACTION_POOLER_PORT
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._timeout = str(int(timeout * 1000))
+        self._silence = timeout + min(timeout, _GRACE)
         self._pool_size = pool_size
         self._patience = min(timeout, patience)
         self._opening = Lock()
@@ -294,12 +300,13 @@ class DirectTransport:
         sent = False
         try:
             cursor = connection.cursor()
-            with connection.pipeline():
-                sent = True
-                connection.execute("begin read only" if read_only else "begin")
-                connection.execute(_SETUP, setup)
-                cursor.execute(query, values)
-                ending = connection.execute("commit")
+            with no_longer_than(self._silence, connection.fileno()):
+                with connection.pipeline():
+                    sent = True
+                    connection.execute("begin read only" if read_only else "begin")
+                    connection.execute(_SETUP, setup)
+                    cursor.execute(query, values)
+                    ending = connection.execute("commit")
             rows = cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
             self._roll_back(connection)

@@ -146,7 +146,7 @@ class SignIn:
     def _take(self, session: Session) -> None:
         self._token = session.access_token
         self._refresh_token = session.refresh_token
-        self._expires_at = session.expires_at or int(time.time()) + session.expires_in
+        self._expires_at = _expiry(session)
 
     def _refresh(self, refresh_token: str) -> Session:
         try:
@@ -226,10 +226,15 @@ def to_credential(session: Session, *, email: str | None = None, password: str |
         user_id=session.user.id,
         refresh_token=session.refresh_token,
         access_token=session.access_token,
-        expires_at=session.expires_at or int(time.time()) + session.expires_in,
+        expires_at=_expiry(session),
         email=email or session.user.email,
         password=password,
     )
+
+
+def _expiry(session: Session) -> int:
+    # By this machine's clock, which it is compared with: the deployment's may be hours away.
+    return int(time.time()) + session.expires_in
 
 
 def _not_signed_in(url: str) -> AuthenticationError:

@@ -35,7 +35,7 @@ from ..mcp.http import McpEndpoint
 from .errors import answer, of_error, slow_down
 from .identity import Caller, Doorkeeper
 from .limits import Limits, RateLimit
-from .observe import Figures, Observer
+from .observe import PING, Figures, Observer
 from .schemas import (
     ContextRequest,
     Contextual,
@@ -266,6 +266,7 @@ def make_app(
         "/health", health, methods=["GET"], operation_id="health", responses={503: _PROBLEMS[503]}
     )
     app.add_api_route("/metrics", metrics, methods=["GET"], include_in_schema=False)
+    app.router.routes.append(Route(PING, _ping, methods=["GET"]))
     app.router.routes.append(Route("/mcp", agents))
     app.add_middleware(
         Observer,
@@ -302,6 +303,11 @@ def _health(edge: Edge) -> Callable[[], Coroutine[Any, Any, Health]]:
         return Health(status="ok")
 
     return health
+
+
+async def _ping(_: Request) -> Response:
+    """Tell whoever runs this that it isn't stuck; whether the database answers is another question."""
+    return Response(status_code=204)
 
 
 def _describe(app: FastAPI) -> dict[str, Any]:

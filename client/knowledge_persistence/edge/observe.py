@@ -27,6 +27,10 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
+#: Asked every few seconds by whoever runs the functions, for a sign of life: neither logged nor counted.
+PING: Final = "/ping"
+
+
 class Figures:
     """What is counted, for Prometheus.
 
@@ -85,7 +89,7 @@ class Observer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] == PING:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

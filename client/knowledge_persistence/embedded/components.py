@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import importlib.util
 import os
 import subprocess
@@ -48,6 +50,8 @@ class Component:
         self.restarts = 0
         self.next_start = 0.0
         self.last_failure: str | None = None
+        # The process that was ended since it gave no answer.
+        self.silenced: subprocess.Popen[bytes] | None = None
         self._delay = _FIRST_DELAY
         self._running_since: float | None = None
 
@@ -61,6 +65,7 @@ class Component:
             EmbeddedStackError: it can't be started.
         """
         self._running_since = None
+        self._close_pipe()
         self._launch(give_up)
         self._running_since = time.monotonic()
         self.state = "running"
@@ -71,6 +76,26 @@ class Component:
     def stop(self) -> None:
         """End it, in its own way, and wait for that."""
         raise NotImplementedError
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether `answers` asks it anything."""
+        return False
+
+    def answers(self, timeout: float) -> bool:
+        """Ask the running process for a sign of life, whatever it says.
+
+        Args:
+            timeout: seconds that it may take.
+        """
+        del timeout
+        return True
+
+    def _close_pipe(self) -> None:
+        # What held the last process, which has ended.
+        if self.process is not None and self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
 
     def note_failure(self, reason: str) -> None:
         """Plan the next start, later each time it fails soon."""
@@ -173,6 +198,15 @@ class FrontComponent(Component):
             self.stop()
             raise
 
+    @property
+    def can_answer(self) -> bool:
+        """Always: it is an HTTP server."""
+        return True
+
+    def answers(self, timeout: float) -> bool:
+        """Ask for what it says without a database."""
+        return _gives_answer(self._config.origin_port, "/", timeout)
+
     def stop(self) -> None:
         """Let requests under way finish, then end it."""
         if self.front is not None:
@@ -188,13 +222,32 @@ class ModuleComponent(Component):
         module: the module.
         listener: a listening socket that it inherits, and whose descriptor is its argument. It stays open here, so
             that clients wait while the module is started again.
+        ping: the path that it answers on that socket at once, without the database.
     """
 
-    def __init__(self, home: Home, name: str, module: str, *, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        name: str,
+        module: str,
+        *,
+        listener: socket.socket | None = None,
+        ping: str | None = None,
+    ) -> None:
         super().__init__(home, name, port=None if listener is None else int(listener.getsockname()[1]))
         self._home = home
         self._module = module
         self._listener = listener
+        self._ping = ping
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether it has a path to be asked by."""
+        return self._ping is not None
+
+    def answers(self, timeout: float) -> bool:
+        """Ask for its path."""
+        return self._ping is None or self.port is None or _gives_answer(self.port, self._ping, timeout)
 
     @staticmethod
     def is_available(module: str) -> bool:
@@ -239,6 +292,19 @@ class ModuleComponent(Component):
             process.wait()
         if process.stdin is not None:
             process.stdin.close()
+
+
+def _gives_answer(port: int, path: str, timeout: float) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"connection": "close"})
+        connection.getresponse().close()
+    except (OSError, http.client.HTTPException):
+        return False
+    else:
+        return True
+    finally:
+        connection.close()
 
 
 def _tail(path: Path, offset: int) -> str:

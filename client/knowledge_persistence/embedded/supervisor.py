@@ -46,6 +46,10 @@ _WORKER_MODULE = "knowledge_persistence.worker"
 _REALTIME_MODULE = "knowledge_persistence.realtime"
 _EDGE_MODULE = "knowledge_persistence.edge"
 _BACKLOG = 1024
+# So many silences in a row are no accident.
+_SILENCES = 3
+# A process may take so many times longer for its first answer: its files may come from a slow disk.
+_FIRST_ANSWER = 4
 _WAL_SEGMENT = 16 * 1024 * 1024
 
 
@@ -61,6 +65,8 @@ class Supervisor:
         port: the origin's port; None keeps what the directory has, or chooses.
         database_port: the database's port; None likewise.
         report: called with each event, a dictionary with the key `event`: progress (with `message`) and ready.
+        patience: seconds for which a part may answer nobody before it is ended and started again. The database and
+            the worker are not asked: see docs/explanation/faults.md.
     """
 
     def __init__(
@@ -70,11 +76,14 @@ class Supervisor:
         port: int | None = None,
         database_port: int | None = None,
         report: Callable[[dict[str, Any]], None],
+        patience: float = 30.0,
     ) -> None:
         self.home = home
         self._port = port
         self._database_port = database_port
         self._report = report
+        self._patience = patience
+        self._ended = threading.Event()
         self._components: list[Component] = []
         self._events: queue.SimpleQueue[Component | None] = queue.SimpleQueue()
         self._stopping = False
@@ -151,8 +160,8 @@ class Supervisor:
 
         self._progress("Starting the Data API")
         # Before the front, which is told their ports.
-        realtime = self._listening("realtime", _REALTIME_MODULE)
-        edge = self._listening("edge", _EDGE_MODULE)
+        realtime = self._listening("realtime", _REALTIME_MODULE, ping="/api/ping")
+        edge = self._listening("edge", _EDGE_MODULE, ping="/ping")
         front = FrontComponent(
             self.home, config, cluster, runtime, realtime_port=realtime.port, functions_port=edge.port
         )
@@ -180,11 +189,16 @@ class Supervisor:
             self._components.append(worker)
             self._start(worker)
         self._save_state(ready=True)
+        for component in self._components:
+            if component.can_answer:
+                threading.Thread(
+                    target=self._ask, args=(component,), daemon=True, name=f"ask-{component.name}"
+                ).start()
         self._report({"event": "ready"})
 
-    def _listening(self, name: str, module: str) -> ModuleComponent:
+    def _listening(self, name: str, module: str, *, ping: str) -> ModuleComponent:
         listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-        component = ModuleComponent(self.home, name, module, listener=listener)
+        component = ModuleComponent(self.home, name, module, listener=listener, ping=ping)
         self._components.append(component)
         return component
 
@@ -303,6 +317,29 @@ class Supervisor:
 
         threading.Thread(target=wait, daemon=True, name=f"watch-{component.name}").start()
 
+    def _ask(self, component: Component) -> None:
+        """Ask a part again and again whether it lives, and end a process that answers nobody; the rest follows."""
+        # Each silence lasts one step, and one step lies between two of them.
+        step = self._patience / (2 * _SILENCES - 1)
+        asked: object = None
+        answered, silences, since = False, 0, 0.0
+        while not self._ended.wait(step):
+            process = component.process
+            if process is not asked:
+                asked, answered, silences, since = process, False, 0, time.monotonic()
+            if process is None or component.state != "running" or process.poll() is not None:
+                continue
+            if component.answers(step):
+                answered, silences = True, 0
+                continue
+            if not answered and time.monotonic() - since < _FIRST_ANSWER * self._patience:
+                continue
+            silences += 1
+            if silences >= _SILENCES and component.process is process and not self._stopping:
+                silences = 0
+                component.silenced = process
+                process.kill()
+
     def _keep_up(self) -> None:
         while not self._stopping:
             due = min((c.next_start for c in self._startable()), default=None)
@@ -340,6 +377,8 @@ class Supervisor:
             component.state = "finished"
         else:
             reason = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            if component.silenced is process:
+                reason = f"gave no answer for {self._patience:g} seconds"
             log(f"{component.name} ended ({reason}); it is started again")
             component.note_failure(reason)
         self._save_state(ready=True)
@@ -363,6 +402,7 @@ class Supervisor:
 
     def _take_down(self) -> None:
         self._stopping = True
+        self._ended.set()
         while self._components:
             component = self._components.pop()
             try:

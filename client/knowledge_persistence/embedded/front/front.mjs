@@ -37,6 +37,7 @@ const { default: postgres } = await import("postgres");
 const API_ROLES = new Set(["anon", "authenticated", "service_role"]);
 // Lite's limit on a request body would be memory; a batch of 1000 items with vectors is about 30 MB.
 const MAX_BODY_BYTES = 64 * 1024 * 1024;
+const MAX_JSON_LEVELS = 1000;
 const MAX_HEADER_BYTES = 32 * 1024;
 const MAX_CONTEXT_HEADER_CHARS = 256;
 const CONTEXT_HEADERS = ["x-session-id", "x-workspace-id"];
@@ -77,12 +78,69 @@ function serializeJson(value) {
   return JSON.stringify(value);
 }
 
-/** Return a call of a function with its JSON arguments encoded and marked; any other request as it is. */
+class Unreadable extends Error {
+  constructor(message, { status = 400, code = "PGRST102" } = {}) {
+    super(message);
+    Object.assign(this, { status, code });
+  }
+}
+
+/** Return a JSON body as text; what nobody could store, or would store as something else, is refused. */
+function readJson(bytes) {
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new Unreadable("the body is not UTF-8");
+  }
+  if (isDeeper(text, MAX_JSON_LEVELS)) {
+    throw new Unreadable(`the JSON is nested deeper than ${MAX_JSON_LEVELS} levels`, { status: 413, code: "54001" });
+  }
+  // Escapes alone can say half a character: whole ones are written anew as they are, and halves as escapes again.
+  if (/\\u[dD][89a-fA-F]/.test(text)) {
+    let written = "";
+    try {
+      written = JSON.stringify(JSON.parse(text));
+    } catch {
+      return text;  // Lite says what is wrong with it
+    }
+    if (/(?<!\\)(?:\\\\)*\\ud[89a-f]/.test(written)) {
+      throw new Unreadable("the body holds half a character: a surrogate without the other");
+    }
+  }
+  return text;
+}
+
+/** Tell whether JSON is nested deeper than so many levels: every level takes from the stack of whoever writes it. */
+function isDeeper(text, levels) {
+  if (text.length <= 2 * levels) return false;
+  let depth = 0;
+  let inString = false;
+  for (let at = 0; at < text.length; at += 1) {
+    const code = text.charCodeAt(at);
+    if (inString) {
+      if (code === 92) at += 1;  // a backslash, and what it escapes
+      else if (code === 34) inString = false;
+    } else if (code === 34) {
+      inString = true;
+    } else if (code === 91 || code === 123) {
+      depth += 1;
+      if (depth > levels) return true;
+    } else if (code === 93 || code === 125) {
+      depth -= 1;
+    }
+  }
+  return false;
+}
+
+/** Return a request whose JSON has been looked at: a call of a function with its JSON arguments encoded and marked. */
 async function encodeJsonArguments(request, connection) {
-  const name = request.method === "POST" && /^\/rest\/v1\/rpc\/([^/]+)$/.exec(new URL(request.url).pathname)?.[1];
-  if (!name || !(request.headers.get("content-type") ?? "").includes("json")) return request;
-  const text = await request.text();
+  const hasBody = !["GET", "HEAD"].includes(request.method);
+  if (!hasBody || !(request.headers.get("content-type") ?? "").includes("json")) return request;
+  const text = readJson(await request.arrayBuffer());
   const rebuilt = (body) => new Request(request.url, { method: request.method, headers: request.headers, body });
+  const name = request.method === "POST" && /^\/rest\/v1\/rpc\/([^/]+)$/.exec(new URL(request.url).pathname)?.[1];
+  if (!name) return rebuilt(text);
   let body;
   try {
     body = JSON.parse(text);
@@ -90,6 +148,10 @@ async function encodeJsonArguments(request, connection) {
     return rebuilt(text);  // Lite says what is wrong with it
   }
   if (body === null || typeof body !== "object" || Array.isArray(body)) return rebuilt(text);
+  // Written anew, half a character is an escape; whole ones aren't.
+  if (/\\u[dD][89a-fA-F]/.test(text) && /(?<!\\)(?:\\\\)*\\ud[89a-f]/.test(JSON.stringify(body))) {
+    throw new Unreadable("the body holds half a character: a surrogate without the other");
+  }
   const { functions = [] } = await connection.introspect({ useCache: true });
   const called = functions.filter((one) => one.name === decodeURIComponent(name));
   const isJson = (argument) => called.some((one) =>
@@ -249,6 +311,9 @@ const SQLSTATES = [
   ["22007", 400, /invalid input syntax for type (timestamp|date|time|interval)/],
   ["22003", 400, /out of range/],
   ["22001", 400, /value too long for type/],
+  ["22021", 400, /invalid byte sequence for encoding/],
+  ["22P05", 400, /unsupported Unicode escape sequence/],
+  ["54001", 413, /stack depth limit exceeded/],
 ];
 
 /** Return an error's body and status with the SQLSTATE told, where its message gives it away. */
@@ -270,6 +335,13 @@ function unavailable() {
       code: "PGRST001", message: "the database can't be reached just now; try again", details: null, hint: null,
     }),
     { status: 503, headers: { "content-type": "application/json; charset=utf-8", "retry-after": "1", ...corsHeaders() } },
+  );
+}
+
+function refusal(status, code, message) {
+  return new Response(
+    JSON.stringify({ code, message, details: null, hint: null }),
+    { status, headers: { "content-type": "application/json; charset=utf-8", ...corsHeaders() } },
   );
 }
 
@@ -438,6 +510,9 @@ function proxy(request, response, port, target) {
       const answered = { ...corsHeaders(), ...answer.headers };
       delete answered.connection;
       delete answered["keep-alive"];
+      // Whatever of the body hasn't been sent by now, nobody wants to have: it is refused, most likely.
+      request.unpipe(upstream);
+      request.resume();
       response.writeHead(answer.statusCode ?? 502, answered);
       answer.pipe(response);
     },
@@ -483,6 +558,37 @@ function under(pathname, prefix) {
   return pathname === prefix || pathname.startsWith(`${prefix}/`);
 }
 
+/**
+ * Read a body whose length nobody declared; null is one that is longer than it may be.
+ *
+ * What exceeds the limit is thrown away as it comes, so that whoever sends it gets to read the refusal; for so long.
+ */
+function readBody(request) {
+  return new Promise((resolve, reject) => {
+    let parts = [];
+    let bytes = 0;
+    request.on("data", (part) => {
+      bytes += part.length;
+      if (bytes <= MAX_BODY_BYTES) {
+        parts.push(part);
+      } else {
+        parts = [];
+        resolve(null);
+        if (bytes > 4 * MAX_BODY_BYTES) request.destroy();
+      }
+    });
+    request.on("end", () => resolve(Buffer.concat(parts)));
+    request.on("close", () => reject(new Disconnected("the client left in the middle of its request")));
+    request.on("error", () => reject(new Disconnected("the client's connection broke")));
+  });
+}
+
+class Disconnected extends Error {}
+
+function refuseLongBody(response) {
+  refuse(response, 413, "KP413", `a request body may have at most ${MAX_BODY_BYTES} bytes`);
+}
+
 /** Links that people follow from a mail or a provider carry no key; upstream leaves the same ones open. */
 const KEYLESS_AUTH = /^\/auth\/v1\/(verify|callback|authorize|\.well-known\/[^/]+)$/;
 
@@ -522,6 +628,7 @@ function makeOrigin(config, app, connection) {
     } catch (error) {
       // Which arguments are JSON only the database knows: without it, to guess would be to store a string for an object.
       if (error instanceof Unavailable || CONNECTION_LOST.test(`${error?.code} ${error?.message}`)) return unavailable();
+      if (error instanceof Unreadable) return refusal(error.status, error.code, error.message);
       throw error;
     }
     const result = await currentRequest.run(context, () =>
@@ -573,7 +680,7 @@ function makeOrigin(config, app, connection) {
     }
     if (Number(request.headers["content-length"] ?? 0) > MAX_BODY_BYTES) {
       request.resume();
-      return refuse(response, 413, "KP413", `a request body may have at most ${MAX_BODY_BYTES} bytes`);
+      return refuseLongBody(response);
     }
 
     const apikey = request.headers.apikey ?? url.searchParams.get("apikey");
@@ -623,13 +730,19 @@ function makeOrigin(config, app, connection) {
       request.resume();
       return refuse(response, 403, "KP403", "the API description needs the secret key");
     }
+    if (request.headers["transfer-encoding"] !== undefined) {
+      const body = await readBody(request);
+      if (body === null) return refuseLongBody(response);
+      // Where the listener looks before it reads.
+      request.rawBody = body;
+    }
     return answer(request, response);
   };
 
   const server = http.createServer({ maxHeaderSize: MAX_HEADER_BYTES }, (request, response) => {
     handle(request, response).catch((error) => {
-      console.error(error);
-      if (response.headersSent) response.destroy();
+      if (!(error instanceof Disconnected)) console.error(error);
+      if (response.headersSent || error instanceof Disconnected) response.destroy();
       else refuse(response, 500, "KP500", "the front failed; its log says why");
     });
   });
