@@ -233,6 +233,7 @@ def furnish(world: World) -> Team:
         knowledge_types_tested=["factual"],
         test_metadata={"run": "daily"},
     )
+    bare.rpc("schedule_validation_test", test_id=test["test_id"], run_every="36 hours")
     bare.rpc("run_retrieval_test", test_id=test["test_id"])
     author.rpc(
         "record_validation_result",
@@ -299,7 +300,7 @@ _ASPECTS = {
     "merges": "select to_jsonb(t) - '{{link_ids,source_relationship_ids,target_relationship_ids}}'::text[]"
     " || jsonb_build_object('moved', (select array_agg(x order by x) from unnest("
     "t.link_ids || t.source_relationship_ids || t.target_relationship_ids) x)) from private.merged_items t",
-    "tests": "select to_jsonb(t) from knowledge_validation_tests t",
+    "tests": "select to_jsonb(t) - 'next_run_at' from knowledge_validation_tests t",
     "results": "select to_jsonb(t) from validation_test_results t",
     "search documents": "select to_jsonb(t) from private.search_documents t",
     "vectors": "select to_jsonb(t) from private.item_vectors t where {with_vectors}",

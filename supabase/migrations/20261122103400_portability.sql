@@ -250,7 +250,9 @@ begin
        order by m.duplicate_id::text limit export_records.max_rows;
   elsif export_records.section = 'test' then
     return query
-      select t.id::text, jsonb_build_object('kind', 'test', 'id', t.id, 'test', to_jsonb(t))::text
+      -- When the worker runs it next is this deployment's business.
+      select t.id::text, jsonb_build_object('kind', 'test', 'id', t.id, 'test',
+               to_jsonb(t) - '{next_run_at,run_failure}'::text[])::text
         from public.knowledge_validation_tests t
        where t.workspace_id = v_workspace and t.id::text > v_after
        order by t.id::text limit export_records.max_rows;
