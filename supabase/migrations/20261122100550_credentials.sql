@@ -23,7 +23,7 @@ immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select length(word) <= 100 and (word = repeat(left(word, 1), length(word)) or word ~* '^([<$*{\[(%…].*|\W+|.*(\*{3}|xxxx|\.{3}|…|<|\$\{).*|.*(example|placeholder|change[_-]?me|redacted|dummy|sample|insert[_-]).*|(your|my|some|the)[_-]?(own|secret|super|db|database|api|access|auth|new|strong)*[_-]?(password|passwd|pass|pw|pwd|secret|token|key|value)?.{0,2}|pass(word|wd|phrase)?\d{0,3}|pwd?|secret(key)?|token|key|postgres(ql)?|root|admin|user(name)?|test(ing)?\d{0,4}|guest|none|null|true|false|undefined|string|foo|bar)$')
+  select length(word) <= 100 and (word = repeat(left(word, 1), length(word)) or word collate pg_catalog."pg_c_utf8" ~* '^([<$*{\[(%…].*|\W+|.*(\*{3}|xxxx|\.{3}|…|<|\$\{).*|.*(example|placeholder|change[_-]?me|redacted|dummy|sample|insert[_-]).*|(your|my|some|the)[_-]?(own|secret|super|db|database|api|access|auth|new|strong)*[_-]?(password|passwd|pass|pw|pwd|secret|token|key|value)?.{0,2}|pass(word|wd|phrase)?\d{0,3}|pwd?|secret(key)?|token|key|postgres(ql)?|root|admin|user(name)?|test(ing)?\d{0,4}|guest|none|null|true|false|undefined|string|foo|bar)$')
 $$;
 comment on function private.is_placeholder(text) is
   'Whether a word that stands where a password would is none: <password>, $TOKEN, ****, changeme, a word that everybody uses.';
@@ -36,40 +36,42 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_match text[];
+  -- What is a letter, and its other case, must not depend on the locale of the database: Turkish has an i of its own.
+  v_text constant text collate pg_catalog."pg_c_utf8" := checked;
+  v_match text[] collate pg_catalog."pg_c_utf8";
 begin
   -- One cheap look for anything that the patterns below need: most texts end here.
-  if checked is null
-     or checked !~* '(-----begin|puttY-user-key|age-secret-key|akia|asia|gh[pousr]_|github_pat_|gl[a-z]{2,4}-|sk-|xox[abeprs]-|xapp-|hooks\.slack|aiza|gocspx|ya29|[rs]k_(live|test)_|whsec_|sb_secret_|sbp_|eyj|npm_|hf_|sg\.|dop_v1|hvs\.|pypi-|:aa|://|passw|passphrase|secret|_pwd|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|token|bearer|authorization|-u )' then
+  if v_text is null
+     or v_text !~* '(-----begin|puttY-user-key|age-secret-key|akia|asia|gh[pousr]_|github_pat_|gl[a-z]{2,4}-|sk-|xox[abeprs]-|xapp-|hooks\.slack|aiza|gocspx|ya29|[rs]k_(live|test)_|whsec_|sb_secret_|sbp_|eyj|npm_|hf_|sg\.|dop_v1|hvs\.|pypi-|:aa|://|passw|passphrase|secret|_pwd|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|token|bearer|authorization|-u )' then
     return null;
   end if;
-  if checked ~ '-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-\d|AGE-SECRET-KEY-1[0-9A-Z]{50}' then return 'a private key'; end if;
-  if checked ~ '\m(AKIA|ASIA)[0-9A-Z]{16}\M' then return 'an AWS access key'; end if;
-  if checked ~ '\m(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})' then return 'a GitHub token'; end if;
-  if checked ~ '\m(glpat|glptt|gldt|glrt|glcbt|glsoat)-[A-Za-z0-9_-]{20,}' then return 'a GitLab token'; end if;
-  if checked ~ '\mnpm_[A-Za-z0-9]{36,}' then return 'an npm token'; end if;
-  if checked ~ '\m(xox[abeprs]|xapp)-[A-Za-z0-9-]{16,}|hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,}' then return 'a Slack token'; end if;
-  if checked ~ '\m(AIza[0-9A-Za-z_-]{35}|GOCSPX-[0-9A-Za-z_-]{20,}|ya29\.[0-9A-Za-z_-]{20,})' then return 'a Google API key'; end if;
-  if checked ~ '\m([rs]k_(live|test)_[0-9A-Za-z]{16,}|whsec_[0-9A-Za-z]{24,})' then return 'a Stripe key'; end if;
-  if checked ~ '\m(sb_secret_[A-Za-z0-9_-]{20,}|sbp_[0-9a-f]{40})' then return 'a Supabase secret key'; end if;
+  if v_text ~ '-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-\d|AGE-SECRET-KEY-1[0-9A-Z]{50}' then return 'a private key'; end if;
+  if v_text ~ '\m(AKIA|ASIA)[0-9A-Z]{16}\M' then return 'an AWS access key'; end if;
+  if v_text ~ '\m(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})' then return 'a GitHub token'; end if;
+  if v_text ~ '\m(glpat|glptt|gldt|glrt|glcbt|glsoat)-[A-Za-z0-9_-]{20,}' then return 'a GitLab token'; end if;
+  if v_text ~ '\mnpm_[A-Za-z0-9]{36,}' then return 'an npm token'; end if;
+  if v_text ~ '\m(xox[abeprs]|xapp)-[A-Za-z0-9-]{16,}|hooks\.slack\.com/services/T[A-Z0-9]{6,}/B[A-Z0-9]{6,}/[A-Za-z0-9]{16,}' then return 'a Slack token'; end if;
+  if v_text ~ '\m(AIza[0-9A-Za-z_-]{35}|GOCSPX-[0-9A-Za-z_-]{20,}|ya29\.[0-9A-Za-z_-]{20,})' then return 'a Google API key'; end if;
+  if v_text ~ '\m([rs]k_(live|test)_[0-9A-Za-z]{16,}|whsec_[0-9A-Za-z]{24,})' then return 'a Stripe key'; end if;
+  if v_text ~ '\m(sb_secret_[A-Za-z0-9_-]{20,}|sbp_[0-9a-f]{40})' then return 'a Supabase secret key'; end if;
   -- OpenAI, Anthropic and those who write theirs alike. Letters of both cases and digits, or hex: words with hyphens
   -- are no keys.
-  for v_match in select regexp_matches(checked, '\m(sk-[A-Za-z0-9_-]{20,})', 'g') loop
+  for v_match in select regexp_matches(v_text, '\m(sk-[A-Za-z0-9_-]{20,})', 'g') loop
     if v_match[1] ~ '[0-9]' and v_match[1] ~ '[A-Z]' and v_match[1] ~ '^sk-.*[a-z]'
        or v_match[1] ~ '^sk-([a-z]+-)*(v1-)?[0-9a-f]{32,}$' then
       return 'an API key';
     end if;
   end loop;
-  if checked ~ '\m(hf_[A-Za-z]{30,}|SG\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{40,}|dop_v1_[0-9a-f]{64}|hvs\.[A-Za-z0-9_-]{24,}|pypi-AgE[A-Za-z0-9_-]{50,}|\d{8,10}:AA[A-Za-z0-9_-]{33})' then return 'an access token'; end if;
-  if checked ~ '\meyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{16,}' then return 'a JSON web token'; end if;
-  for v_match in select regexp_matches(checked, '://[^\s:/@"'']*:([^\s@/"'']{3,})@[^\s]', 'g') loop
+  if v_text ~ '\m(hf_[A-Za-z]{30,}|SG\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{40,}|dop_v1_[0-9a-f]{64}|hvs\.[A-Za-z0-9_-]{24,}|pypi-AgE[A-Za-z0-9_-]{50,}|\d{8,10}:AA[A-Za-z0-9_-]{33})' then return 'an access token'; end if;
+  if v_text ~ '\meyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{16,}' then return 'a JSON web token'; end if;
+  for v_match in select regexp_matches(v_text, '://[^\s:/@"'']*:([^\s@/"'']{3,})@[^\s]', 'g') loop
     if not private.is_placeholder(v_match[1]) then
       return 'a URL with a password';
     end if;
   end loop;
   for v_match in
-    select regexp_matches(checked, '\mauthorization["'']?\s*[:=]\s*["'']?(?:bearer|basic|token|apikey)\s+([A-Za-z0-9._~+/=-]{8,})', 'gi')
-    union all select regexp_matches(checked, '\mbearer\s+([A-Za-z0-9._~+/=-]{20,})', 'gi')
+    select regexp_matches(v_text, '\mauthorization["'']?\s*[:=]\s*["'']?(?:bearer|basic|token|apikey)\s+([A-Za-z0-9._~+/=-]{8,})', 'gi')
+    union all select regexp_matches(v_text, '\mbearer\s+([A-Za-z0-9._~+/=-]{20,})', 'gi')
   loop
     if v_match[1] ~ '[0-9]' and v_match[1] ~ '[A-Za-z]' and not private.is_placeholder(v_match[1])
        or v_match[1] ~ '^[A-Za-z0-9+/]{8,}={1,2}$' then
@@ -78,20 +80,20 @@ begin
   end loop;
   -- Where a password and nothing else can stand: .netrc, libpq's and MySQL's variables, curl's option.
   for v_match in
-    select regexp_matches(checked, '\mlogin\s+\S+\s+password\s+(\S{4,})', 'gi')
-    union all select regexp_matches(checked, '\m(?:PGPASSWORD|MYSQL_PWD|SSHPASS|REDISCLI_AUTH)=["'']?([^\s"'']{4,})', 'g')
-    union all select regexp_matches(checked, '\mcurl\M[^\n]*\s(?:-u|--user)[ =]["'']?[^\s:"'']+:([^\s"'']{4,})', 'g')
+    select regexp_matches(v_text, '\mlogin\s+\S+\s+password\s+(\S{4,})', 'gi')
+    union all select regexp_matches(v_text, '\m(?:PGPASSWORD|MYSQL_PWD|SSHPASS|REDISCLI_AUTH)=["'']?([^\s"'']{4,})', 'g')
+    union all select regexp_matches(v_text, '\mcurl\M[^\n]*\s(?:-u|--user)[ =]["'']?[^\s:"'']+:([^\s"'']{4,})', 'g')
   loop
     if not private.is_placeholder(v_match[1]) then
       return 'a password or key';
     end if;
   end loop;
   for v_match in
-    select regexp_matches(checked,
+    select regexp_matches(v_text,
       '((?:pass(?:word|wd|phrase)?|_pwd|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key)(?:[_-]?(?:key|base))?)["'']?\s*(?::=|=>|[:=])\s*["'']?([^\s"''`,;<>(){}\[\]]{8,})',
       'gi')
     union all
-    select regexp_matches(checked, '\s--[a-z-]{0,20}(password|token|secret|api-key)[ =]+["'']?([^\s"''`,;<>(){}\[\]]{8,})', 'gi')
+    select regexp_matches(v_text, '\s--[a-z-]{0,20}(password|token|secret|api-key)[ =]+["'']?([^\s"''`,;<>(){}\[\]]{8,})', 'gi')
   loop
     -- A generated secret mixes letters and digits; names, paths, dotted code and sentences rarely do.
     if v_match[2] ~ '[0-9]' and v_match[2] ~ '[A-Za-z]' and not private.is_placeholder(v_match[2])

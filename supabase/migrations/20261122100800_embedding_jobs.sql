@@ -258,7 +258,7 @@ language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select 'item_vectors_' || left(regexp_replace(lower(embedding_model), '[^a-z0-9]+', '_', 'g'), 26)
+  select 'item_vectors_' || left(regexp_replace(lower(embedding_model collate pg_catalog."pg_c_utf8"), '[^a-z0-9]+', '_', 'g'), 26)
     || '_' || left(md5(embedding_model), 6)
 $$;
 comment on function private.embedding_index_name(text) is 'The name of a model''s vector index on item_vectors.';

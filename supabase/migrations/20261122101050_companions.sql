@@ -399,7 +399,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   -- A signature has up to 500 characters; a longer text keeps its beginning and is told apart by its hash.
   select case when length(f.folded) <= 500 then f.folded else left(f.folded, 467) || ' ' || md5(f.folded) end
-    from (select btrim(regexp_replace(words, '\s+', ' ', 'g')) as folded) f
+    from (select btrim(regexp_replace(words collate pg_catalog."pg_c_utf8", '\s+', ' ', 'g')) as folded) f
 $$;
 comment on function private.signature_of(text) is 'A text as a key: white space folded, at most 500 characters.';
 

@@ -21,15 +21,16 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_lines text[];
-  v_line text;
+  -- What is a letter, and its small form, must not depend on the locale of the database.
+  v_lines text[] collate pg_catalog."pg_c_utf8";
+  v_line text collate pg_catalog."pg_c_utf8";
   v_place integer;
 begin
   -- Terminal colours, then one array element a line; what pytest and quoting put before a line goes.
   v_lines := array(
     select btrim(regexp_replace(l.line, '^\s*(E\s{2,}|>\s+|[|]\s+)', ''))
       from regexp_split_to_table(
-             regexp_replace(left(problem, 65536), e'\x1b\\[[0-9;?]*[A-Za-z]', '', 'g'), e'\r\n|\r|\n')
+             regexp_replace(left(problem, 65536) collate pg_catalog."pg_c_utf8", e'\x1b\\[[0-9;?]*[A-Za-z]', '', 'g'), e'\r\n|\r|\n')
            with ordinality l (line, place)
      where btrim(l.line) <> ''
        -- Frames and rulers of stack traces name places, not the problem.
@@ -86,7 +87,7 @@ as $$
 declare
   -- What names an error stands near the beginning or the end of what is pasted; the patterns below take time in
   -- proportion to the text.
-  v text := left(private.problem_line(case when length(problem) <= 20000 then problem
+  v text collate pg_catalog."pg_c_utf8" := left(private.problem_line(case when length(problem) <= 20000 then problem
     else left(problem, 10000) || e'\n' || right(problem, 10000) end), 2000);
 begin
   -- Times: ISO 8601, syslog, of day.
@@ -123,7 +124,7 @@ begin
   v := regexp_replace(v, '\[(<n>|\d+)\]:?', '', 'g');
   v := btrim(regexp_replace(v, '\s+', ' ', 'g'), ' .:;,-!');
   if v = '' then
-    v := lower(problem);
+    v := lower(problem collate pg_catalog."pg_c_utf8");
   end if;
   return private.signature_of(v);
 end

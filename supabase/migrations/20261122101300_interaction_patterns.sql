@@ -109,7 +109,8 @@ immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select private.signature_of(lower(nullif(btrim(situation_type), '') || ': ' || nullif(btrim(pattern_name), '')))
+  select private.signature_of(lower(
+    (nullif(btrim(situation_type), '') || ': ' || nullif(btrim(pattern_name), '')) collate pg_catalog."pg_c_utf8"))
 $$;
 comment on function private.pattern_signature(text, text) is 'What sightings of an interaction pattern have in common.';
 
@@ -127,7 +128,7 @@ as $$
       'Expected of the agent: ' || private.clip(pattern.ai_response_expected, 12000),
       'Signs of success: ' || private.clip(array_to_string(pattern.success_indicators, '; '), 4000),
       'Signs of failure: ' || private.clip(array_to_string(pattern.failure_indicators, '; '), 4000)),
-    50, array[lower(pattern.situation_type::text)],
+    50, array[lower(pattern.situation_type::text collate pg_catalog."pg_c_utf8")],
     jsonb_build_object('kind', 'interaction_pattern', 'situation_type', pattern.situation_type)
       || case when pattern.pattern_metadata is null then '{}'
            else jsonb_build_object('metadata', pattern.pattern_metadata) end,
@@ -326,7 +327,8 @@ begin
       cross join lateral (
         select f.score * (0.75 + 0.25 * coalesce(p.effectiveness_score, 50) / 100.0) as score) w
      where match_interaction_patterns.situation_type is null
-        or lower(p.situation_type) = lower(btrim(match_interaction_patterns.situation_type))
+        or lower(p.situation_type collate pg_catalog."pg_c_utf8")
+           = lower(btrim(match_interaction_patterns.situation_type) collate pg_catalog."pg_c_utf8")
      order by w.score desc, p.pattern_frequency desc, p.id
      limit match_interaction_patterns.max_results;
 end

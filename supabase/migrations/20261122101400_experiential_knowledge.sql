@@ -155,7 +155,7 @@ begin
   perform private.refuse_credential_in(new.insight_metadata::text);
   if tg_op = 'INSERT' then
     v_made := private.make_companion('insight', new.workspace_id, new.owner_id, new.knowledge_id,
-      private.signature_of(lower(new.insight_title)), private.render_insight(new));
+      private.signature_of(lower(new.insight_title collate pg_catalog."pg_c_utf8")), private.render_insight(new));
     new.knowledge_id := v_made.made_id;
     new.project_context := v_made.project_context;
   elsif private.keep_companion(new.knowledge_id, private.render_insight(old), private.render_insight(new)) then
@@ -278,7 +278,7 @@ as $$
 declare
   v_workspace uuid := private.default_workspace();
   v_user uuid := private.require_writer(v_workspace);
-  v_signature text := private.signature_of(lower(record_insight.insight_title));
+  v_signature text := private.signature_of(lower(record_insight.insight_title collate pg_catalog."pg_c_utf8"));
   v_item uuid;
   v_created boolean;
   v_editable boolean;

@@ -106,7 +106,8 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   select private.signature_of(lower(
-    nullif(btrim(decision_topic), '') || case when btrim(project_context) <> '' then ' / ' || project_context else '' end))
+    (nullif(btrim(decision_topic), '') || case when btrim(project_context) <> '' then ' / ' || project_context else '' end)
+    collate pg_catalog."pg_c_utf8"))
 $$;
 comment on function private.decision_signature(text, text) is 'What the stages of a decision have in common: its topic and project.';
 

@@ -470,9 +470,9 @@ declare
   v_negations constant text := '^(not|no|never|none|neither|nor|without|cannot|.+n''t)$';
   -- Apostrophes as people and word processors write them.
   v_words text[] := array(
-    select m[1] from regexp_matches(replace(lower(content), '’', ''''), '([[:alpha:]_][[:alnum:]_'']*)', 'g') m);
+    select m[1] from regexp_matches(replace(lower(content collate pg_catalog."pg_c_utf8"), '’', ''''), '([[:alpha:]_][[:alnum:]_'']*)', 'g') m);
   v_other_words text[] := array(
-    select m[1] from regexp_matches(replace(lower(other_content), '’', ''''), '([[:alpha:]_][[:alnum:]_'']*)', 'g') m);
+    select m[1] from regexp_matches(replace(lower(other_content collate pg_catalog."pg_c_utf8"), '’', ''''), '([[:alpha:]_][[:alnum:]_'']*)', 'g') m);
   v_numbers text[] := array(select distinct m[1] from regexp_matches(content, '(\d+(?:[.,]\d+)*)', 'g') m);
   v_other_numbers text[] := array(select distinct m[1] from regexp_matches(other_content, '(\d+(?:[.,]\d+)*)', 'g') m);
   v_number text;
@@ -572,7 +572,7 @@ begin
 
   return query
     with living as materialized (
-      select k.id, lower(btrim(regexp_replace(k.title, '\s+', ' ', 'g'))) as subject, k.retrieval_triggers
+      select k.id, lower(btrim(regexp_replace(k.title collate pg_catalog."pg_c_utf8", '\s+', ' ', 'g'))) as subject, k.retrieval_triggers
         from public.knowledge_items k
        where k.workspace_id = v_workspace and k.validation_status <> 'deprecated' and k.superseded_by is null
          and (k.valid_to is null or k.valid_to > now())
@@ -591,7 +591,7 @@ begin
        where a.content_embedding is not null and n.id <> a.id
          and n.similarity >= (1 + ((a.scope).model).similarity_threshold) / 2
     ), words as (
-      select distinct l.id, lower(btrim(t)) as word from living l, unnest(l.retrieval_triggers) t where btrim(t) <> ''
+      select distinct l.id, lower(btrim(t) collate pg_catalog."pg_c_utf8") as word from living l, unnest(l.retrieval_triggers) t where btrim(t) <> ''
     ), telling as (
       -- A trigger that many items have says little about any two of them.
       select w.word from words w group by w.word

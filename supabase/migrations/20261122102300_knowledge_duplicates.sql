@@ -158,7 +158,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
   -- Letters and digits of any script, and what tells one number or version from another.
-  select md5(btrim(regexp_replace(lower(title || ' ' || content), '[^[:alnum:]%+<>=-]+|[-](?![[:alnum:]])', ' ', 'g')))
+  select md5(btrim(regexp_replace(lower((title || ' ' || content) collate pg_catalog."pg_c_utf8"), '[^[:alnum:]%+<>=-]+|[-](?![[:alnum:]])', ' ', 'g')))
 $$;
 comment on function private.folded_text_hash(text, text) is
   'A text''s identity but for case, punctuation and spacing.';

@@ -18,16 +18,16 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_words text;
+  v_words text collate pg_catalog."pg_c_utf8";
 begin
   -- An audit looks at every item there is: what is long is looked at from afar.
   if octet_length(content) > 100 then
     return case
-      when left(content, 20) ~* '^\s*lorem ipsum' then 'filler text'
+      when left(content, 20) collate pg_catalog."pg_c_utf8" ~* '^\s*lorem ipsum' then 'filler text'
       when left(content, 40) = repeat(left(content, 1), 40) and content = repeat(left(content, 1), length(content))
         then 'one character again and again' end;
   end if;
-  v_words := lower(btrim(content, e' \t\r\n'));
+  v_words := lower(btrim(content, e' \t\r\n') collate pg_catalog."pg_c_utf8");
   return case
     when v_words !~ '[[:alnum:]]' then 'no letter and no digit'
     -- Scripts that say much in few characters take more bytes for each.

@@ -520,7 +520,7 @@ begin
         ('command', 'command_patterns', v_record ->> 'command_signature'),
         ('interaction_pattern', 'interaction_patterns',
          private.pattern_signature(v_record ->> 'pattern_name', v_record ->> 'situation_type')),
-        ('insight', 'experiential_knowledge', private.signature_of(lower(v_record ->> 'insight_title'))),
+        ('insight', 'experiential_knowledge', private.signature_of(lower((v_record ->> 'insight_title') collate pg_catalog."pg_c_utf8"))),
         ('decision', 'decision_evolution',
          private.decision_signature(v_record ->> 'decision_topic', v_record ->> 'project_context'))
       ) t (kind, table_name, signature)

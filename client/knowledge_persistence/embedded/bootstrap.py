@@ -76,6 +76,27 @@ def create_database(
     """
     with cluster.connect() as connection:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    prepare_database(cluster, name, config, progress=progress)
+
+
+def prepare_database(
+    cluster: Cluster,
+    name: str,
+    config: StackConfig,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Make an empty database ready for the migrations; see `create_database`.
+
+    Args:
+        cluster: a running cluster whose roles have their passwords (`set_passwords`).
+        name: name of the database.
+        config: the passwords and secrets to reach it with.
+        progress: told what takes long.
+
+    Raises:
+        EmbeddedStackError: a step fails.
+    """
     bootstrap_database(cluster, name)
     runtime = node.install_front(progress=progress)
     front = Front(
