@@ -42,7 +42,7 @@ declare
 begin
   -- One cheap look for anything that the patterns below need: most texts end here.
   if v_text is null
-     or v_text !~* '(-----begin|puttY-user-key|age-secret-key|akia|asia|gh[pousr]_|github_pat_|gl[a-z]{2,4}-|sk-|xox[abeprs]-|xapp-|hooks\.slack|aiza|gocspx|ya29|[rs]k_(live|test)_|whsec_|sb_secret_|sbp_|eyj|npm_|hf_|sg\.|dop_v1|hvs\.|pypi-|:aa|://|passw|passphrase|secret|_pwd|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|token|bearer|authorization|-u )' then
+     or v_text !~* '(-----begin|puttY-user-key|age-secret-key|akia|asia|gh[pousr]_|github_pat_|gl[a-z]{2,4}-|sk-|xox[abeprs]-|xapp-|hooks\.slack|aiza|gocspx|ya29|[rs]k_(live|test)_|whsec_|sb_secret_|kpt_|sbp_|eyj|npm_|hf_|sg\.|dop_v1|hvs\.|pypi-|:aa|://|passw|passphrase|secret|_pwd|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|token|bearer|authorization|-u )' then
     return null;
   end if;
   if v_text ~ '-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|PuTTY-User-Key-File-\d|AGE-SECRET-KEY-1[0-9A-Z]{50}' then return 'a private key'; end if;
@@ -54,6 +54,7 @@ begin
   if v_text ~ '\m(AIza[0-9A-Za-z_-]{35}|GOCSPX-[0-9A-Za-z_-]{20,}|ya29\.[0-9A-Za-z_-]{20,})' then return 'a Google API key'; end if;
   if v_text ~ '\m([rs]k_(live|test)_[0-9A-Za-z]{16,}|whsec_[0-9A-Za-z]{24,})' then return 'a Stripe key'; end if;
   if v_text ~ '\m(sb_secret_[A-Za-z0-9_-]{20,}|sbp_[0-9a-f]{40})' then return 'a Supabase secret key'; end if;
+  if v_text ~ '\mkpt_[0-9a-f]{64}\M' then return 'an agent''s token'; end if;
   -- OpenAI, Anthropic and those who write theirs alike. Letters of both cases and digits, or hex: words with hyphens
   -- are no keys.
   for v_match in select regexp_matches(v_text, '\m(sk-[A-Za-z0-9_-]{20,})', 'g') loop

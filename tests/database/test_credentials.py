@@ -29,6 +29,8 @@ REFUSED = {
     ],
     "a Google API key": ["AI" + "za" + "Sy4" * 11 + "ab"],
     "a Stripe key": ["sk_" + "live_" + "4eC39HqLyjWDarjt"],
+    "a Supabase secret key": ["sb_" + "secret_" + "9fK2mQ7xTz4Lw8Ra9fK2mQ_7xTz4Lw"],
+    "an agent's token": ["kpt" + "_" + "0a1b2c3d" * 8],
     "an API key": [
         "sk-" + "proj-" + "Ab3" * 10,
         "sk-" + "ant-api03-" + "Ab3" * 10,
@@ -82,6 +84,7 @@ ORDINARY = [
     "postgresql://app:<password>@db/app",
     "postgresql://app:[YOUR-PASSWORD]@db/app",
     "The secret key begins with sb_secret_ and bypasses row-level security.",
+    "An agent's token begins with kpt_ and has 64 hexadecimal digits.",
     "A JWT has three parts: eyJ…, eyJ…, signature.",
     "token: the access token expires after 3600 seconds",
     "The task-force met; risk-averse people asked https://example.org:8443/path for it.",
