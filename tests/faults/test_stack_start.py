@@ -181,6 +181,8 @@ def test_no_network_at_the_first_start(home: Path, tmp_path: Path) -> None:
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "npm_config_cache": str(tmp_path / "npm"),
         "npm_config_registry": f"http://127.0.0.1:{free_port()}",
+        # npm would wait a minute for a network to come.
+        "npm_config_fetch_retries": "0",
     }
     message = said(kp_up(home, "--port", str(free_port()), "--db-port", str(free_port()), **nowhere))
     assert "no network" in message

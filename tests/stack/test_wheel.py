@@ -1,4 +1,7 @@
-"""The wheel works alone: no checkout, an empty virtual environment, somebody else's directory."""
+"""The wheel works alone: no checkout, an empty virtual environment, somebody else's directory.
+
+With `--long` what it needs is installed as well, as its own metadata name it; else it is lent by this environment.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
@@ -45,8 +49,8 @@ def test_what_runs_without_a_checkout_travels_in_the_wheel(wheel: Path) -> None:
     assert not [name for name in names if {"__pycache__", "node_modules", "tests"} & set(name.split("/"))]
 
 
-@pytest.fixture
-def stranger(wheel: Path) -> Generator[dict[str, str]]:
+@pytest.fixture(params=["lent", pytest.param("installed", marks=pytest.mark.long)])
+def stranger(request: pytest.FixtureRequest, wheel: Path) -> Generator[dict[str, str]]:
     """Install the wheel into an empty environment, and give the environment of whoever works with it."""
     with short_directory() as home:
         environment = {
@@ -62,6 +66,11 @@ def stranger(wheel: Path) -> Generator[dict[str, str]]:
         # Where the machine has no Node.js, this is how one gets it.
         target = str(wheel) if shutil.which("node") else f"{wheel}[node]"
         install = ["pip", "install", "--quiet", "--disable-pip-version-check", target]
+        if request.param == "lent":
+            install.append("--no-deps")
+            [packages] = home.glob("venv/lib/python*/site-packages")
+            # Behind its own: of this package the environment has what the wheel brought.
+            (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
         subprocess.run(install, env=environment, cwd=home, check=True)
         try:
             yield environment
