@@ -491,3 +491,23 @@ def test_the_how_to_does_what_it_says(do_page: Callable[[Person, str], str], sig
     assert "2 passed" in said
     assert "✗✓" in said
     assert "passed explains the freeze 100" in said
+
+
+def test_the_command_schedules_and_says_when(sign_up: SignUp, command: Command, enter: Enter) -> None:
+    ana, eve = sign_up("ana"), sign_up("eve")
+    client = enter(ana)
+    client.record_validation_test(
+        "tea", "samovar", expected_knowledge_ids=[fact(client, "It boils at eight")]
+    )
+    for wrong in ([], ["--every", "1d", "--never"], ["--every", "often"], ["--every", "3m"]):
+        for what in (["validate", "schedule", "tea"], ["graph", "schedule"]):
+            assert command(ana, *what, *wrong).code == 2, wrong
+    assert command(ana, "validate", "schedule", "tea", "--every", "400d").code == 1
+    assert command(eve, "validate", "schedule", "tea", "--every", "1d").code == 1
+    assert (
+        "runs it every 12 hours, next " in command(ana, "validate", "schedule", "tea", "--every", "12h").err
+    )
+    assert "every 12 hours" in command(ana, "validate", "list").out
+    assert command(ana, "validate", "schedule", "tea", "--never").err == "The worker runs it no more.\n"
+    assert "looks every 14 days, next " in command(ana, "graph", "schedule", "--every", "2w").err
+    assert command(ana, "graph", "schedule", "--never", "--json").json["run_every"] is None
