@@ -259,6 +259,12 @@ declare
   v_workspace uuid := v_context.workspace_id;
 begin
   if v_workspace is not null then
+    -- Kept from being deleted until the transaction ends: its rows would be refused by their foreign key at last.
+    perform from public.workspaces w where w.id = v_workspace for key share;
+    if not found then
+      perform private.fail('PT403', 'x-workspace-id does not name a workspace of yours',
+        'my_workspaces lists the workspaces that you are a member of');
+    end if;
     return v_workspace;
   end if;
   if v_context.user_id is null then

@@ -184,6 +184,9 @@ begin
     perform private.fail('PT404', 'no such knowledge item');
   end if;
   perform from public.knowledge_items k where k.id = add_rating.knowledge_id for no key update;
+  if not found then
+    perform private.fail('PT404', 'no such knowledge item');  -- erased since it was looked at
+  end if;
   insert into public.session_knowledge_links (session_id, knowledge_id, interaction_type, effectiveness_rating,
     application_success, notes)
   values (private.current_session(), add_rating.knowledge_id, 'applied', add_rating.effectiveness_rating,

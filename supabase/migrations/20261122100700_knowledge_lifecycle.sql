@@ -42,9 +42,14 @@ begin
        or (k.workspace_id = v_item.workspace_id and k.content_hash = v_item.content_hash
            and k.validation_status <> 'deprecated' and k.superseded_by is null)
     order by k.id for no key update;
-  update public.knowledge_items k
-     set validation_status = validate_knowledge.validation_status, validation_note = validate_knowledge.note
-   where k.id = v_item.id;
+  begin
+    update public.knowledge_items k
+       set validation_status = validate_knowledge.validation_status, validation_note = validate_knowledge.note
+     where k.id = v_item.id;
+  exception when unique_violation then
+    perform private.fail('PT409', 'its owner has recorded the same text anew meanwhile',
+      'keep that one, or deprecate it first');
+  end;
   if validate_knowledge.validation_status = 'validated' then
     v_merged := private.merge_twins(v_item.id);
   end if;

@@ -7,7 +7,8 @@
 --   * No self-loop; a pair has each type once. similar_to and contradicts read the same both ways, so for them the
 --     pair has no direction.
 --   * depends_on and required_for are one graph read from two sides (A depends on B, B is required for A), and that
---     graph has no cycle. Writers of one workspace's graph queue at an advisory lock, so that two edges written at
+--     graph has no cycle. Writers of one workspace's graph queue at an advisory lock, taken after the items and before
+--     any relationship's row (docs/explanation/locking.md), so that two edges written at
 --     once can't close a cycle together.
 --   * What is found automatically is a proposal, with its reason. Only a person's decision makes it a relationship,
 --     and what was rejected is not proposed again.
@@ -151,6 +152,35 @@ $$;
 comment on function private.visible_items(uuid[]) is
   'Those of these items that the caller may see, for functions that run above the policies.';
 
+create function private.lock_dependencies(workspace_id uuid)
+returns void
+language sql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_advisory_xact_lock(hashtextextended('knowledge-persistence: dependencies ' || workspace_id::text, 0))
+$$;
+comment on function private.lock_dependencies(uuid) is
+  'Lets one transaction at a time change what depends on what in a workspace. Taken before the row of any relationship: whoever holds a row, or has written one that others may collide with, must not wait here.';
+
+-- definer because it locks items that the caller may see and not edit; of others it says and locks nothing.
+create function private.hold_items(knowledge_ids uuid[])
+returns uuid[]
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_visible uuid[] := array(select private.visible_items(hold_items.knowledge_ids));
+begin
+  return array(
+    select k.id from public.knowledge_items k where k.id = any (v_visible) order by k.id for key share);
+end
+$$;
+comment on function private.hold_items(uuid[]) is
+  'Keeps those of these items that the caller may see from being erased until the transaction ends, locked in the order in which everybody does, and returns those that are still there.';
+
 -- definer because it locks items that the caller may see and not edit. Which ends the caller may relate is the
 -- policy's to say, after this: a missing item and a hidden one are refused there alike.
 create function private.prepare_relationship()
@@ -177,6 +207,10 @@ begin
   if new.status <> 'proposed' then
     new.decided_by := auth.uid();
     new.decided_at := now();
+  end if;
+  if new.status = 'accepted' and new.relationship_type in ('depends_on', 'required_for')
+     and (private.is_trusted() or new.workspace_id in (select private.my_workspaces())) then
+    perform private.lock_dependencies(new.workspace_id);
   end if;
   return new;
 end
@@ -205,9 +239,8 @@ declare
   v_path uuid[];
   v_visible uuid[];
 begin
-  -- Taken after the row and its ends: whoever comes second sees the first one's edge once this is granted.
-  perform pg_advisory_xact_lock(
-    hashtextextended('knowledge-persistence: dependencies ' || new.workspace_id::text, 0));
+  -- Mostly held already. Whoever comes second sees the first one's edge once this is granted.
+  perform private.lock_dependencies(new.workspace_id);
   while v_walked < cardinality(v_reached) and not v_needing = any (v_reached) loop
     v_known := cardinality(v_reached);
     with level as (
@@ -281,6 +314,11 @@ declare
   v_relationship public.knowledge_relationships;
   v_maintainer boolean;
 begin
+  select r.* into v_relationship from public.knowledge_relationships r where r.id = settle_relationship.relationship_id;
+  if v_relationship.relationship_type in ('depends_on', 'required_for')
+     and (private.is_trusted() or v_relationship.workspace_id in (select private.my_workspaces())) then
+    perform private.lock_dependencies(v_relationship.workspace_id);
+  end if;
   select r.* into v_relationship
     from public.knowledge_relationships r where r.id = settle_relationship.relationship_id for no key update;
   if v_relationship.id is null or (
@@ -375,8 +413,11 @@ begin
         returning id into v_id;
         v_outcome := 'created';
         exit;
-      exception when unique_violation then
-        null;  -- somebody stated it between the look and the insert: that one it is
+      exception
+        when unique_violation then
+          null;  -- somebody stated it between the look and the insert: that one it is
+        when foreign_key_violation then
+          perform private.fail('PT404', 'no such knowledge item');  -- erased between the look and the insert
       end;
     else
       v_outcome := 'unchanged';
@@ -650,11 +691,14 @@ begin
                 or (r.source_knowledge_id = j.other and r.target_knowledge_id = j.one)))
        order by v.relationship_type = 'contradicts' desc, v.strength desc, j.source_id, j.target_id
        limit discover_relationships.max_proposals
+    ), held as materialized (
+      select private.hold_items(array(select p.source_id from proposals p union select p.target_id from proposals p)) as ids
     ), proposed as (
       insert into public.knowledge_relationships as r (source_knowledge_id, target_knowledge_id, relationship_type,
         strength, status, reason)
       select p.source_id, p.target_id, p.relationship_type, p.strength, 'proposed', p.reason
         from proposals p
+        join held h on p.source_id = any (h.ids) and p.target_id = any (h.ids)
        order by least(p.source_id, p.target_id), greatest(p.source_id, p.target_id)  -- one order for all
       on conflict do nothing
       returning r.id, r.source_knowledge_id, r.target_knowledge_id, r.relationship_type, r.strength, r.reason
@@ -909,7 +953,8 @@ comment on function public.knowledge_graph(uuid, integer, text[], integer, integ
   'The items of knowledge_neighborhood with the beginning of their text, and every accepted relationship between them, the strongest of each item first, in one row: what a picture of the graph is drawn from. Without an item: the most related ones of the current workspace.';
 
 revoke execute on function
-  private.visible_items(uuid[]), private.prepare_relationship(), private.refuse_dependency_cycle(),
+  private.visible_items(uuid[]), private.lock_dependencies(uuid), private.hold_items(uuid[]),
+  private.prepare_relationship(), private.refuse_dependency_cycle(),
   private.settle_relationship(uuid, boolean, double precision, text), private.contradiction(text, text, boolean),
   public.relate_knowledge(uuid, uuid, text, double precision, text), public.remove_relationship(uuid),
   public.decide_relationship(uuid, boolean), public.discover_relationships(uuid, integer),
@@ -917,7 +962,8 @@ revoke execute on function
   public.knowledge_graph(uuid, integer, text[], integer, integer)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.visible_items(uuid[]), private.settle_relationship(uuid, boolean, double precision, text),
+  private.visible_items(uuid[]), private.hold_items(uuid[]),
+  private.settle_relationship(uuid, boolean, double precision, text),
   private.contradiction(text, text, boolean), public.relate_knowledge(uuid, uuid, text, double precision, text),
   public.remove_relationship(uuid), public.decide_relationship(uuid, boolean),
   public.discover_relationships(uuid, integer)

@@ -432,6 +432,8 @@ begin
       record_validation_result.improvement_needed)
     returning r.id, r.test_id, v_name, r.pass_status, r.performance_score,
       r.response_time_seconds::double precision, r.test_executed_at;
+exception when foreign_key_violation then
+  perform private.fail('PT404', 'no such validation test');  -- removed between the look and the insert
 end
 $$;
 comment on function public.record_validation_result(uuid, boolean, integer, text, double precision, text, text) is
@@ -539,6 +541,8 @@ begin
   return query
     select v_result, v_test.id, v_test.test_name::text, v_pass, v_score,
            v_seconds::double precision, v_executed_at, v_expected, v_forbidden, v_found[1 : v_test.within_top], v_improvement;
+exception when foreign_key_violation then
+  perform private.fail('PT404', 'no such validation test');  -- removed while it ran
 end
 $$;
 comment on function public.run_retrieval_test(uuid, extensions.vector, text, text, boolean, integer, double precision, text, text) is

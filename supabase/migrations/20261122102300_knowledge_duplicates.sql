@@ -15,7 +15,8 @@
 --   * A merge writes down what it moved, so that undoing takes exactly that back, whatever came on top since.
 --   * An erasure undoes the merges of what it erases first, so that each side keeps, or loses, what was its own.
 --   * Locks are taken in the order of knowledge_history: the workspace's chain of supersession, records by item,
---     items by id, then relationships. Of two merges that cross, the second finds its item merged already.
+--     items by id, the workspace's dependencies, then relationships. Of two merges that cross, the second finds its
+--     item merged already.
 
 set local lock_timeout = '5s';
 
@@ -391,10 +392,13 @@ begin
             and greatest(d.keep_id, d.duplicate_id) = greatest(j.keep_id, j.duplicate_id))
        order by 3 desc, j.keep_id, j.duplicate_id
        limit discover_duplicates.max_proposals
+    ), held as materialized (
+      select private.hold_items(array(select p.keep_id from proposals p union select p.duplicate_id from proposals p)) as ids
     ), proposed as (
       insert into public.knowledge_duplicates as d (keep_id, duplicate_id, strength, reason)
       select p.keep_id, p.duplicate_id, p.strength, p.reason
         from proposals p
+        join held h on p.keep_id = any (h.ids) and p.duplicate_id = any (h.ids)
        order by least(p.keep_id, p.duplicate_id), greatest(p.keep_id, p.duplicate_id)  -- one order for all
       on conflict do nothing
       returning d.*
@@ -503,6 +507,10 @@ begin
   )
   select coalesce(array_agg(m.id), '{}') into v_links from moved m;
 
+  if exists (select from public.knowledge_relationships r
+              where v_duplicate.id in (r.source_knowledge_id, r.target_knowledge_id)) then
+    perform private.lock_dependencies(v_duplicate.workspace_id);
+  end if;
   for v_one in
     select r.id, r.source_knowledge_id = v_duplicate.id as is_source
       from public.knowledge_relationships r
@@ -588,6 +596,10 @@ begin
      and (l.interaction_type <> 'accessed' or not exists (
        select from public.session_knowledge_links o
         where o.knowledge_id = v_merged.duplicate_id and o.session_id = l.session_id and o.interaction_type = 'accessed'));
+  if cardinality(v_merged.source_relationship_ids || v_merged.target_relationship_ids) > 0 then
+    perform private.lock_dependencies(
+      (select k.workspace_id from public.knowledge_items k where k.id = v_merged.duplicate_id));
+  end if;
   foreach v_id in array v_merged.source_relationship_ids loop
     begin
       update public.knowledge_relationships r set source_knowledge_id = v_merged.duplicate_id

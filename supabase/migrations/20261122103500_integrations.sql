@@ -7,7 +7,7 @@
 --   * A stored item is a knowledge item of its owner (category `store`): one search finds it with all else, its text
 --     passes the same doors, erasing it erases it. What it is known by and its value are in context_data.store.
 --   * A key lives once per workspace, owner and namespace. Writers of one key take turns by an advisory lock, taken in
---     the keys' order, before any row.
+--     the keys' order, before any row; then the rows are taken by id.
 --   * The store shows its owner's items only, also those that others may see as knowledge.
 --   * A conversation is its owner's alone. It is no knowledge and nothing searches it. Items are in the order in which
 --     they were added; who adds to a conversation holds its lock until the end of the transaction.
@@ -121,11 +121,33 @@ declare
   v_allowed text := coalesce(current_setting('app.allow_credentials', true), '');
   v_put record;
   v_id uuid;
+  v_title text;
+  v_titles text[];
   v_stored public.stored_item;
 begin
   if jsonb_typeof(put_store_items.items) is distinct from 'array' or jsonb_array_length(put_store_items.items) > 1000 then
     perform private.fail('PT400', 'items is a list of at most 1000');
   end if;
+  -- All locks before the first row is written: the keys, the chain of supersession where something is erased, and the
+  -- items by id, as everybody does.
+  v_titles := array(
+    select distinct t.title
+      from jsonb_array_elements(put_store_items.items) e (item)
+      cross join lateral (
+        select private.store_title(private.store_namespace(e.item -> 'namespace'), e.item ->> 'key') as title) t
+     where t.title is not null order by 1);
+  foreach v_title in array v_titles loop
+    perform pg_advisory_xact_lock(hashtextextended(concat_ws(e'\x1f', 'store', v_workspace, v_user, v_title), 0));
+  end loop;
+  if exists (select from jsonb_array_elements(put_store_items.items) e (item)
+              where coalesce(jsonb_typeof(e.item -> 'value'), 'null') = 'null') then
+    perform pg_advisory_xact_lock(
+      hashtextextended('knowledge-persistence: supersession ' || v_workspace::text, 0));
+  end if;
+  perform from public.knowledge_items k
+    where k.workspace_id = v_workspace and k.owner_id = v_user and k.category = 'store' and k.title = any (v_titles)
+      and k.context_data ? 'store'
+    order by k.id for no key update;
   if put_store_items.allow_credentials then
     perform set_config('app.allow_credentials', 'on', true);
   end if;
@@ -147,7 +169,6 @@ begin
     elsif jsonb_typeof(v_put.value) <> 'object' then
       perform private.fail('PT400', 'the value of an item of the store is an object, or null to delete it');
     end if;
-    perform pg_advisory_xact_lock(hashtextextended(concat_ws(e'\x1f', 'store', v_workspace, v_user, v_put.title), 0));
     select k.id into v_id from public.knowledge_items k
      where k.workspace_id = v_workspace and k.owner_id = v_user and k.category = 'store' and k.title = v_put.title
        and k.context_data ? 'store';

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from isolation import RandomWorld, View
+from tally import count
 from world import World
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Caller:
 
     def ask(self, path: str, *, method: str = "GET", body: object = None, **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        count("isolation requests")
         return self.stack.call(f"/rest/v1/{path}", {**self.headers, **named}, method=method, body=body)
 
 
@@ -59,7 +61,7 @@ def callers(stack: RunningStack, random_world: RandomWorld) -> list[Caller]:
     return [Caller(stack, random_world, persona) for persona in [*people, *inside]]
 
 
-def test_tables_counts_and_ranges(callers: list[Caller]) -> None:
+def test_tables_counts_and_ranges(callers: list[Caller], random_world: RandomWorld) -> None:
     for caller in callers:
         for table, allowed in caller.view.rows.items():
             if table in {"embedding_models", "agent_tokens"}:
@@ -68,6 +70,7 @@ def test_tables_counts_and_ranges(callers: list[Caller]) -> None:
             assert answer.status in {200, 206}, (table, answer.body)
             assert len(answer.json) == len(allowed), table
             assert answer.headers["content-range"].endswith(f"/{len(allowed)}"), table
+            count("isolation decisions", 2 * len(random_world.tables[table]))
         past_the_end = caller.ask(
             f"knowledge_items?select=id&offset={len(caller.view.rows['knowledge_items'])}"
         )
@@ -87,6 +90,7 @@ def test_filters_orders_and_embedded_rows(callers: list[Caller], random_world: R
             ):
                 answer = caller.ask(f"knowledge_items?select=*&{filtered}", prefer="count=exact")
                 assert (answer.status, answer.json) == (200, []), (filtered, answer.body)
+                count("isolation decisions")
         marked = caller.ask(
             "knowledge_items?select=id&content=ilike.*mark*&order=content.asc&limit=1000"
         ).json
@@ -95,6 +99,7 @@ def test_filters_orders_and_embedded_rows(callers: list[Caller], random_world: R
             answer = caller.ask(path)
             assert answer.status == 200, (path, answer.body)
             assert caller.view.leaks(random_world, answer.body.decode()) == set(), path
+            count("isolation decisions", len(random_world.tables["knowledge_items"]))
 
 
 def test_functions(callers: list[Caller], random_world: RandomWorld) -> None:
@@ -109,6 +114,7 @@ def test_functions(callers: list[Caller], random_world: RandomWorld) -> None:
             answer = caller.ask(path)
             assert answer.status in {200, 403, 404}, (path, answer.body)
             assert caller.view.leaks(random_world, answer.body.decode()) == set(), path
+            count("isolation decisions", len(random_world.tables["knowledge_items"]))
 
 
 def test_hidden_rows_can_be_neither_overwritten_nor_told_from_none(
@@ -140,6 +146,7 @@ def test_hidden_rows_can_be_neither_overwritten_nor_told_from_none(
                     )
                     answers.add((answer.status, answer.body.decode().replace(str(tried), "ID")))
                 assert len(answers) == 1, (method, path, answers)
+                count("isolation decisions")
     untouched = random_world.world.superuser(
         "select count(*) as n from public.knowledge_items where title = 'taken'"
     )
