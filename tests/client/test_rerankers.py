@@ -372,7 +372,7 @@ def test_a_search_goes_on_without_its_reranker(
 @pytest.mark.parametrize("door", ["direct"])
 def test_without_a_reranker_none_can_be_asked_for(enter: Enter, sign_up: SignUp, door: Door) -> None:  # noqa: ARG001
     client = enter(sign_up("reader"), embedder=None)
-    with pytest.raises(ConfigurationError, match="KP_RERANKER"):
+    with pytest.raises(InvalidArgumentError, match="KP_RERANKER"):
         client.search(QUERY, rerank=True)
 
 

@@ -17,6 +17,7 @@ from knowledge_persistence.edge.identity import Doorkeeper
 from knowledge_persistence.edge.limits import Limits
 from knowledge_persistence.embedders import Embedder
 from knowledge_persistence.embedders.local import LocalEmbedder
+from knowledge_persistence.rerankers import BoundedReranker
 from world import World
 
 
@@ -57,6 +58,7 @@ async def make_edge(world: World, embedder: LocalEmbedder) -> AsyncGenerator[Cal
             keys: str = SECRET,
             secret_key: str | None = SECRET_KEY,
             url: str | None = None,
+            reranker: BoundedReranker | None = None,
             **limits: Any,
         ) -> Edge:
             bounds = Limits(**limits)
@@ -65,6 +67,7 @@ async def make_edge(world: World, embedder: LocalEmbedder) -> AsyncGenerator[Cal
                 lambda: keys,
                 secret_key=secret_key,
                 embedder=embedder,
+                reranker=reranker,
                 timeout=bounds.seconds,
                 connections=bounds.connections,
             )

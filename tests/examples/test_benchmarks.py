@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+from benchmarks.plots import Scale, retrieval_plot, speed_plot
 from benchmarks.rankings import BM25, Question, best_first, figure, fused, judge, without_question_words
 from benchmarks.retrieval import Board, differences, figures, read_commands, read_locomo, write_questions
 
@@ -117,3 +119,34 @@ def test_commands_are_read_with_their_queries(tmp_path: Path) -> None:
     [command], [question] = read_commands(tmp_path / "c", tmp_path / "q")
     assert (command.id, command.command) == ("7", "ls")
     assert question == Question("show what is here", ("7",))
+
+
+def test_plots_show_each_figure_where_it_belongs() -> None:
+    def metrics(mean: float) -> dict[str, dict[str, float]]:
+        return {"recall@10": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}}
+
+    told = {"figures": {"turns <all>": {"BM25": metrics(0.4), "ours": metrics(0.8)}}}
+    plot = retrieval_plot(told)
+    assert retrieval_plot(told) == plot, "the same figures, the same file"
+    root = ET.fromstring(plot)  # noqa: S314 - of our own making
+    texts = [one.text for one in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"turns <all>", "BM25", "0.400", "ours", "0.800"} <= set(texts)
+    theirs, ours = root.iter("{http://www.w3.org/2000/svg}circle")
+    left, right = Scale([0, 1], logarithmic=False, unit="").place(0), Scale([0, 1], False, "").place(1)
+    assert float(ours.attrib["cx"]) == pytest.approx(left + 0.8 * (right - left), abs=0.1)
+    assert (theirs.attrib["class"], ours.attrib["class"]) == ("others", "ours")
+
+    one = {"p50_ms": 1.0, "p95_ms": 10.0}
+    many = {"p50_ms": 10.0, "p95_ms": 100.0}
+    speed = {
+        "single": [{"items": 1000, "contestants": {"bare pgvector SQL": one, "search_knowledge": many}}],
+        "tenants": {"items": 1000, "contestants": {"search_knowledge": many}},
+    }
+    root = ET.fromstring(speed_plot(speed))  # noqa: S314 - of our own making
+    first, second, third = root.iter("{http://www.w3.org/2000/svg}circle")
+    places = [float(circle.attrib["cx"]) for circle in (first, second, third)]
+    assert places[0] < places[1] == places[2]
+    assert [circle.attrib["class"] for circle in (first, second, third)] == ["others", "ours", "ours"]
+    assert places[1] == pytest.approx((left + right) / 2, abs=0.1), (
+        "of 1, 10 and 100 the second is the middle"
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from knowledge_persistence._values import JsonArgument, check_argument, invalid, to_id
 from knowledge_persistence._waiting import async_run
-from knowledge_persistence.errors import ConfigurationError, NotFoundError
+from knowledge_persistence.errors import NotFoundError
 from knowledge_persistence.models import (
     ContextualKnowledge,
     KnowledgeItem,
@@ -282,6 +282,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
         """Find the same as `recall`, without logging it; the arguments are the same.
 
         Raises:
+            InvalidArgumentError: an argument is outside its range, or there is no reranker and one is asked for.
             EmbeddingError: the query can't be embedded.
         """
         return await self._find(
@@ -351,7 +352,9 @@ class AsyncKnowledgeMethods(AsyncMethods):
         if rerank is False or (rerank is None and paging):
             return None
         if rerank and self._core.reranker is None:
-            raise ConfigurationError("the client has no reranker: KP_RERANKER chooses one")
+            raise invalid(
+                "there is no reranker here", "KP_RERANKER chooses one; leave rerank out to search without"
+            )
         if paging:
             raise invalid(
                 "what a reranker ordered has no next page",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from knowledge_persistence._values import JsonArgument, check_argument, invalid, to_id
 from knowledge_persistence._waiting import run
-from knowledge_persistence.errors import ConfigurationError, NotFoundError
+from knowledge_persistence.errors import NotFoundError
 from knowledge_persistence.models import (
     ContextualKnowledge,
     KnowledgeItem,
@@ -283,6 +283,7 @@ class KnowledgeMethods(Methods):
         """Find the same as `recall`, without logging it; the arguments are the same.
 
         Raises:
+            InvalidArgumentError: an argument is outside its range, or there is no reranker and one is asked for.
             EmbeddingError: the query can't be embedded.
         """
         return self._find(
@@ -350,7 +351,9 @@ class KnowledgeMethods(Methods):
         if rerank is False or (rerank is None and paging):
             return None
         if rerank and self._core.reranker is None:
-            raise ConfigurationError("the client has no reranker: KP_RERANKER chooses one")
+            raise invalid(
+                "there is no reranker here", "KP_RERANKER chooses one; leave rerank out to search without"
+            )
         if paging:
             raise invalid(
                 "what a reranker ordered has no next page",

@@ -23,7 +23,7 @@ _SHOWN_LINES = 4
 #: The arms of a search, in the order in which they are explained; the last only where it had something to say.
 _ARMS = ("meaning", "words", "triggers", "relationships")
 _ALWAYS = frozenset(_ARMS[:3])
-_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S"]
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 _USAGE = 2
 
 
