@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from knowledge_persistence._values import Argument, CallMode, Row, Scalar
     from knowledge_persistence.embedders import Embedder
+    from knowledge_persistence.rerankers import BoundedReranker
 
     from .transport import Transport
 
@@ -48,7 +49,6 @@ _DELAYS: Final = (0.1, 0.3, 0.9, 2.0, 3.0, 4.0, 5.0, 5.0)
 #: No attempt begins later than this many seconds after the first.
 _PATIENCE: Final = 20.0
 #: Seconds for which is believed which model serves. The old one's vectors stay for an hour after a switch.
-    from knowledge_persistence.rerankers import BoundedReranker
 _MODELS_AGE: Final = 60.0
 #: The database undid the whole transaction by itself: it may be repeated, whatever it was.
 _UNDONE: Final = frozenset({"40001", "40P01"})
@@ -64,6 +64,7 @@ class Core:
         embedder: what turns text into vectors; None: nothing does.
         workspace: the workspace to work in, by id or by name; None: a session's, else the user's own.
         session: the session to work in, by id or by identifier; None: none.
+        reranker: what reorders what a search finds; None: nothing does.
     """
 
     def __init__(
@@ -73,21 +74,20 @@ class Core:
         *,
         workspace: UUID | str | None = None,
         session: UUID | str | None = None,
-        reranker: what reorders what a search finds; None: nothing does.
+        reranker: BoundedReranker | None = None,
     ) -> None:
         self.transport = transport
         self.embedder = embedder
+        self.reranker = reranker
         self._workspace = workspace
         self._session = session
         self._context: RequestContext | None = None
         self._context_lock = Lock()
         self._models: dict[str, EmbeddingModel] | None = None
         self._models_read = 0.0
-        reranker: BoundedReranker | None = None,
         # A deployment that never answered is more likely misnamed or not running than about to come back.
         self._has_answered = False
 
-        self.reranker = reranker
     def call(
         self, function: str, arguments: Mapping[str, Argument], context: RequestContext, *, mode: CallMode
     ) -> list[Row]:
