@@ -86,6 +86,21 @@ def test_a_cut_text_is_warned_about(local: LocalEmbedder, caplog: pytest.LogCapt
     assert "longer than 256 tokens" in caplog.text
 
 
+def test_tokens_are_counted_as_the_model_reads_them(
+    local: LocalEmbedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert local.count_tokens("") == 2, "the markers around it"
+    assert local.count_tokens("the gateway restarts") == 6, "a word of two pieces"
+    fits, too_long = "word " * 254, "word " * 255
+    assert (local.count_tokens(fits), local.count_tokens(too_long)) == (256, 257)
+    local.embed_documents([fits])
+    assert not caplog.records
+    local.embed_documents([too_long])
+    assert "longer than 256 tokens" in caplog.text
+    assert StaticEmbedder().count_tokens("the gateway") == 2
+    assert OpenAICompatibleEmbedder(model="m", base_url="http://127.0.0.1:9").count_tokens("x" * 41) == 11
+
+
 def test_query_embeddings_are_cached_up_to_the_size() -> None:
     embedder = LocalEmbedder(cache_size=2)
     first = embedder.embed_query("first")

@@ -120,6 +120,15 @@ class BaseEmbedder(ABC):
         """Length of the model's vectors."""
         return self._dimensions
 
+    def count_tokens(self, text: str) -> int:
+        """Count a text's tokens as the model reads them; an estimate where only a server has the tokenizer.
+
+        Args:
+            text: any text, without a prefix.
+        """
+        # What tokenizers make of English prose, about.
+        return -(-len(text) // 4)
+
     @abstractmethod
     def _embed(self, texts: Sequence[str]) -> Vectors:
         """Embed n texts into an array of shape (n, dimensions)."""

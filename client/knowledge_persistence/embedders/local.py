@@ -164,6 +164,11 @@ class LocalEmbedder(BaseEmbedder):
             raise ConfigurationError("the embedding model does not say its dimensions")
         return self._dimensions
 
+    def count_tokens(self, text: str) -> int:
+        """Count a text's tokens, the two markers around it included: more than 256 are cut when it is embedded."""
+        _, tokenizer = self._load()
+        return len(tokenizer.encode(text, max_tokens=len(text) + 2)[0])
+
     def _embed(self, texts: Sequence[str]) -> Vectors:
         import numpy as np  # noqa: PLC0415
 

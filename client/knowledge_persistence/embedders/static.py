@@ -81,6 +81,10 @@ class StaticEmbedder(BaseEmbedder):
                 )
             return self._loaded
 
+    def count_tokens(self, text: str) -> int:
+        """Count a text's tokens; none is ever cut."""
+        return len(self._load()[0].encode_batch([text], add_special_tokens=False)[0].ids)
+
     def _embed(self, texts: Sequence[str]) -> Vectors:
         import numpy as np  # noqa: PLC0415
 
