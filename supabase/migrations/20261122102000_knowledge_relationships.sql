@@ -518,7 +518,6 @@ declare
   v_other_numbers text[] := array(select distinct m[1] from regexp_matches(other_content, '(\d+(?:[.,]\d+)*)', 'g') m);
   v_number text;
   v_other_number text;
-  v_pair integer;
   v_shared double precision;
 begin
   if not same_subject then
