@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,19 +128,58 @@ def test_a_full_disk_at_first_start(mounted: Path, size: str) -> None:
     assert processes_of(mounted) == []
 
 
+def fill(directory: Path) -> Path:
+    """Leave no room on a disk, and return the file that has it."""
+    filler = directory / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 65536)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - the loop ends in no other way
+    return filler
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root may mount a small disk")
+def test_a_disk_that_fills_up_while_it_runs_loses_nothing(mounted: Path) -> None:
+    mount(mounted, "size=400m")
+    with new_stack(mounted / "home") as stack:
+        running = RunningStack(stack)
+        headers = running.bearer(running.token(exp=2**31))
+        acknowledged: list[str] = []
+
+        def record() -> int:
+            title = f"lesson {len(acknowledged)}"
+            # No two alike, and nothing to compress: it needs room.
+            body = {"title": title, "content": f"{title} {os.urandom(20_000).hex()}"}
+            try:
+                answer = running.call("/rest/v1/rpc/record_knowledge", headers, body=body)
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                return 0
+            if answer.status == 200 and answer.json[0]["outcome"] == "created":
+                acknowledged.append(title)
+            return answer.status
+
+        for _ in range(5):
+            assert record() == 200
+        filler = fill(mounted)
+        assert wait_until(lambda: record() != 200, timeout=60), "there was room for everything"
+        filler.unlink()
+        # Within a running server, or by its recovery.
+        assert wait_until(lambda: record() == 200, timeout=120)
+        running.wait_whole()
+        kept = [row[0] for row in running.sql("select title from public.knowledge_items")]
+        assert len(kept) == len(set(kept))
+        assert set(acknowledged) <= set(kept)
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root may mount a small disk")
 def test_a_full_disk_later_loses_nothing(mounted: Path) -> None:
     mount(mounted, "size=400m")
     home = mounted / "home"
     with new_stack(home) as stack:
         RunningStack(stack).sql("create table public.kept as select 1 as id")
-    filler = mounted / "filler"
-    with filler.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 65536)
-        except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017 - the loop ends in no other way
+    filler = fill(mounted)
     done = kp_up(home)
     if done.returncode != 0:
         assert "full" in said(done)
