@@ -362,8 +362,10 @@ def test_a_merge_loses_nothing_and_is_undone_exactly(team: Team) -> None:
     assert (row["success_count"], row["failure_count"]) == (1, 1)
     assert row["retrieval_triggers"] == ["gateway", "restart"]
     assert row["validation_status"] == "validated"
-    found = team.reader.rpc("search_knowledge", query_text="restart")
-    assert [row["knowledge_id"] for row in found] == [keep]
+    # What is related to it may follow; its twin may not.
+    found = [row["knowledge_id"] for row in team.reader.rpc("search_knowledge", query_text="restart")]
+    assert found[0] == keep
+    assert duplicate not in found
     [row] = team.reader.sql(
         "select superseded_by, content from public.knowledge_items where id = %s", duplicate
     )
@@ -383,7 +385,8 @@ def test_a_merge_loses_nothing_and_is_undone_exactly(team: Team) -> None:
     undone = unmerge(team.maintainer, duplicate)
     assert (undone["status"], undone["outcome"], undone["links_moved"]) == ("undone", "undone", 2)
     assert state(world, keep, duplicate) == before
-    assert len(team.reader.rpc("search_knowledge", query_text="restart")) == 2
+    found = [row["knowledge_id"] for row in team.reader.rpc("search_knowledge", query_text="restart")]
+    assert set(found[:2]) == {keep, duplicate}
     assert discover(team.maintainer, keep) == [], "what was undone is not proposed again"
     assert merge(team.maintainer, duplicate, keep)["outcome"] == "merged", "but it can be merged by hand"
 
