@@ -302,8 +302,8 @@ class AsyncDirectTransport:
         try:
             cursor = connection.cursor()
             with no_longer_than(self._silence, connection.fileno()):
+                sent = True
                 async with connection.pipeline():
-                    sent = True
                     await connection.execute("begin read only" if read_only else "begin")
                     await connection.execute(_SETUP, setup)
                     await cursor.execute(query, values)

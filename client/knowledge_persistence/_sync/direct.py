@@ -301,8 +301,8 @@ class DirectTransport:
         try:
             cursor = connection.cursor()
             with no_longer_than(self._silence, connection.fileno()):
+                sent = True
                 with connection.pipeline():
-                    sent = True
                     connection.execute("begin read only" if read_only else "begin")
                     connection.execute(_SETUP, setup)
                     cursor.execute(query, values)
