@@ -93,7 +93,7 @@ select id, title, content, knowledge_type,
 """
 _BARE_WORDS: Final = """
 select id, title, content, ts_rank_cd(words, q) as rank
-  from public.plain_items, replace(plainto_tsquery('english', %(words)s)::text, '&', '|')::tsquery q
+  from public.plain_items, (select replace(plainto_tsquery('english', %(words)s)::text, '&', '|')::tsquery as q) o
  where true and words @@ q
  order by rank desc limit 10
 """
@@ -105,7 +105,7 @@ with near as (
 ), worded as (
   select id, row_number() over (order by rank desc) as place from (
     select id, ts_rank_cd(words, q) as rank
-      from public.plain_items, replace(plainto_tsquery('english', %(words)s)::text, '&', '|')::tsquery q
+      from public.plain_items, (select replace(plainto_tsquery('english', %(words)s)::text, '&', '|')::tsquery as q) o
      where true and words @@ q order by 2 desc limit 100) w
 )
 select p.id, p.title, p.content, coalesce(1.0 / (60 + n.place), 0) + coalesce(1.0 / (60 + w.place), 0) as score

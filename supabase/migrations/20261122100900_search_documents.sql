@@ -16,6 +16,9 @@
 --   * A document's neighbours are read under the lock of the session's key, which recording takes too: of two
 --     writers side by side the later one sees the earlier one's text.
 --
+-- The keys of words are those of one workspace, so an index on the workspace can only be a detour, which a planner
+-- without statistics would take: `(workspace_id = …) is true` is the same condition, and no index's.
+--
 -- Row-level security switches GIN indexes off: `@@` and `&&` are not leakproof, so PostgreSQL must check the policy
 -- first. Hence the nominating functions here are definer functions with the full visibility rule in their WHERE;
 -- their callers join the ids back to knowledge_items under the policy, which has the last word.
@@ -39,7 +42,9 @@ create table private.search_documents (
 );
 -- Ranking reads a document once for each word asked: it lies in the row, and is not compressed.
 alter table private.search_documents alter column document set storage external, set (toast_tuple_target = 8160);
-create index search_documents_triggers_idx on private.search_documents using gin (triggers);
+-- What was written last waits in a list that each search reads whole: a short one, so that searches stay fast.
+create index search_documents_triggers_idx on private.search_documents using gin (triggers)
+  with (gin_pending_list_limit = 128);
 create index search_documents_workspace_id_idx on private.search_documents (workspace_id, knowledge_id)
   include (is_live, is_shared, owner_id, session_id);
 
@@ -55,7 +60,8 @@ as $$
 $$;
 comment on function private.term_keys(uuid, tsvector) is
   'The words of a document as numbers of their workspace: what its index holds, so that a tenant''s search never reads the others'' texts.';
-create index search_documents_terms_idx on private.search_documents using gin (private.term_keys(workspace_id, document));
+create index search_documents_terms_idx on private.search_documents
+  using gin (private.term_keys(workspace_id, document)) with (gin_pending_list_limit = 256);
 alter table private.search_documents enable row level security;
 comment on table private.search_documents is 'The words by which each item is found, and who may find it by them.';
 comment on column private.search_documents.knowledge_id is 'The item.';
@@ -172,7 +178,8 @@ as $$
 declare
   v_split private.split_text := private.split_text(text_vector.text);
 begin
-  return to_tsvector(config, v_split.plain) || coalesce(
+  -- The dictionaries would make letters small as the locale of the database does.
+  return to_tsvector(config, lower(v_split.plain collate pg_catalog."pg_c_utf8")) || coalesce(
     (select string_agg(private.quote_lexeme(m.mark) || ':' || m.places, ' ')::tsvector
        from (select u.mark, string_agg(least(u.n, 16383)::text, ',' order by u.n) as places
                from unnest(v_split.marks) with ordinality u (mark, n) where u.n <= 16383 group by u.mark) m), '');
@@ -219,7 +226,7 @@ as $$
         limit 1),
       language_config.default_config)
     end
-    from (select left(language_config.text, 1000) as text) s
+    from (select left(language_config.text, 1000) collate pg_catalog."pg_c_utf8" as text) s
 $$;
 comment on function private.language_config(text, text) is
   'The text search configuration of the language that a text is plainly written in, else the given one.';
@@ -242,7 +249,7 @@ begin
          k.validation_status in ('validated', 'needs_update')
            or (k.validation_status = 'deprecated' and k.validated_at is not null),
          k.validation_status <> 'deprecated' and k.superseded_by is null, c.config,
-         coalesce((select array_agg(distinct lower(btrim(t))) from unnest(k.retrieval_triggers) t where btrim(t) <> ''), '{}'),
+         coalesce((select array_agg(distinct lower(btrim(t) collate pg_catalog."pg_c_utf8")) from unnest(k.retrieval_triggers) t where btrim(t) <> ''), '{}'),
          t.document, (select coalesce(sum(cardinality(positions)), 0) from unnest(t.document))
     from public.knowledge_items k
     join public.workspaces w on w.id = k.workspace_id
@@ -272,8 +279,8 @@ begin
       select setweight(private.text_vector(c.config::regconfig, left(k.title, 10000)), 'A')
           || setweight(private.text_vector(c.config::regconfig, left(array_to_string(k.retrieval_triggers, ' '), 10000)), 'A')
           || setweight(private.text_vector(c.config::regconfig, k.content), 'B')
-          || setweight(to_tsvector(c.config::regconfig, concat_ws(' ', k.category, k.subcategory, k.project_context,
-               to_char(coalesce(k.valid_from, k.created_at) at time zone 'UTC', 'FMDay FMDD FMMonth YYYY'))), 'C')
+          || setweight(to_tsvector(c.config::regconfig, lower(concat_ws(' ', k.category, k.subcategory, k.project_context,
+               to_char(coalesce(k.valid_from, k.created_at) at time zone 'UTC', 'FMDay FMDD FMMonth YYYY')) collate pg_catalog."pg_c_utf8")), 'C')
           || setweight(private.text_vector(c.config::regconfig, left(neighbours.words, 50000)), 'D') as document
     ) t
    where k.id = any (knowledge_ids)
@@ -371,6 +378,37 @@ create trigger knowledge_items_refresh_updated
          old.text_search_config))
   execute function private.refresh_updated_documents();
 
+create type private.viewer as (sees_all boolean, user_id uuid, session_id uuid);
+comment on type private.viewer is 'Who looks into a workspace: all of it, or what is shared, their own and of their session.';
+
+-- definer because it reads memberships before the caller may; of a foreign workspace it tells nothing.
+create function private.viewer(workspace_id uuid)
+returns private.viewer
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_context record := private.request_context();  -- a forged context fails every request
+  v_bound uuid := private.bound_workspace();
+  v_role text;
+begin
+  if private.is_trusted() then
+    return row(true, v_context.user_id, v_context.session_id);
+  end if;
+  select m.role into v_role
+    from public.workspace_members m
+   where m.workspace_id = viewer.workspace_id and m.user_id = v_context.user_id
+     and (v_bound is null or m.workspace_id = v_bound);
+  if v_role is null then
+    return null;
+  end if;
+  return row(v_role in ('owner', 'maintainer'), v_context.user_id, v_context.session_id);
+end
+$$;
+comment on function private.viewer(uuid) is 'How the caller looks into a workspace; null: not at all.';
+
 create type private.near_word as (word text, lexeme text);
 comment on type private.near_word is 'A word that nothing holds, and the lexeme of one that is nearly it.';
 
@@ -447,17 +485,17 @@ begin
     -- The pairs of its letters are tried: what is longer than any word is no word.
     continue when length(v_word) > 40;
     v_stems := array(
-      select distinct l from unnest(configs) c (config), unnest(tsvector_to_array(to_tsvector(c.config::regconfig, v_word))) l);
+      select distinct l from unnest(configs) c (config), unnest(tsvector_to_array(to_tsvector(c.config::regconfig, lower(v_word collate pg_catalog."pg_c_utf8")))) l);
     continue when exists (
       select from private.search_documents d
        where private.term_keys(d.workspace_id, d.document)
                && array(select hashtextextended(l collate "C", v_seed) from unnest(v_stems) l)
-         and d.workspace_id = near_words.workspace_id
+         and (d.workspace_id = near_words.workspace_id) is true
          and (sees_all or d.is_shared or d.owner_id = near_words.user_id or d.session_id = near_words.session_id));
     -- Two slips where the word is long: an ending that the stemmer didn't know, say.
     v_lexemes := array(
       select l from unnest(configs) c (config),
-             unnest(tsvector_to_array(to_tsvector(c.config::regconfig, (select string_agg(m, ' ') from private.misspellings(v_word) m)))) l
+             unnest(tsvector_to_array(to_tsvector(c.config::regconfig, (select string_agg(m, ' ') from private.misspellings(lower(v_word collate pg_catalog."pg_c_utf8")) m)))) l
       union
       select m from unnest(v_stems) l, private.misspellings(l) m where length(l) >= 4
       union
@@ -469,7 +507,7 @@ begin
         select d.document from private.search_documents d
          where private.term_keys(d.workspace_id, d.document)
                  && array(select hashtextextended(l collate "C", v_seed) from unnest(v_lexemes) l)
-           and d.workspace_id = near_words.workspace_id
+           and (d.workspace_id = near_words.workspace_id) is true
            and (sees_all or d.is_shared or d.owner_id = near_words.user_id or d.session_id = near_words.session_id)
          limit 200
       ), found as materialized (
@@ -485,23 +523,21 @@ $$;
 comment on function private.near_words(uuid, text[], text[], boolean, uuid, uuid) is
   'For those of the words that no visible document of the workspace holds, up to three that are nearly the same and there.';
 
--- definer because of row-level security and GIN, see above; the WHERE carries the visibility rule.
-create function private.keyword_candidates(
-  workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
+create function private.rank_words(
+  viewer private.viewer, workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
 )
 returns setof private.word_hit
 language plpgsql
 stable
 rows 100
-security definer
 set search_path = pg_catalog, pg_temp
 -- Candidates come from the index; a planner without statistics would rather read the whole table.
 set enable_seqscan = off
 as $$
 declare
   -- How many documents are drawn to tell rare words from common ones, and how many are ranked at most.
-  v_sample_size constant integer := 400;
-  v_budget constant integer := 1500;
+  v_sample_size constant integer := 300;
+  v_budget constant integer := 800;
   v_max_terms constant integer := 24;
   v_split private.split_text := private.split_text(left(query_text, 10000));
   v_configs text[];
@@ -520,19 +556,15 @@ declare
   v_chosen boolean[] := '{}';
   v_expected double precision := 0;
   v_one double precision;
-  v_user uuid := auth.uid();
-  v_session uuid := private.current_session();
-  v_sees_all boolean := private.is_trusted()
-    or keyword_candidates.workspace_id in (select private.maintained_workspaces());
-  v_seed bigint := uuid_hash_extended(keyword_candidates.workspace_id, 0);
+  v_user uuid := viewer.user_id;
+  v_session uuid := viewer.session_id;
+  v_sees_all boolean := viewer.sees_all;
+  v_seed bigint := uuid_hash_extended(rank_words.workspace_id, 0);
 begin
-  if not private.is_trusted() and keyword_candidates.workspace_id not in (select private.my_workspaces()) then
-    return;
-  end if;
   v_configs := array(
-    select w.text_search_config from public.workspaces w where w.id = keyword_candidates.workspace_id
+    select w.text_search_config from public.workspaces w where w.id = rank_words.workspace_id
     union
-    select l.config from private.workspace_languages l where l.workspace_id = keyword_candidates.workspace_id);
+    select l.config from private.workspace_languages l where l.workspace_id = rank_words.workspace_id);
   -- Every word may match (OR): nine of ten natural questions have a word that no stored text has. A mark is a word
   -- that names one thing: an identifier, or letters and digits or capitals as no word of a language is written.
   select array_agg(q.lexeme order by q.lexeme), array_agg(q.word order by q.lexeme), array_agg(q.kind order by q.lexeme)
@@ -540,11 +572,11 @@ begin
     from (select distinct on (l.lexeme) l.lexeme, t.word, case
                    when l.lexeme = any (v_split.marks) and l.lexeme ~ '[[:alpha:]]' and l.lexeme ~ '[^[:alnum:]]' then 'mark'
                    when t.word ~ '[A-Za-z]' and t.word ~ '[0-9]' and t.word !~* '^[0-9]+(st|nd|rd|th|am|pm|s|h|m|k|x)$' then 'mark'
-                   when t.word ~ '^[A-Z]{4,}$|^[a-z]+[A-Z]|^[A-Z][a-z]+[A-Z]' and query_text <> upper(query_text) then 'mark'
+                   when t.word ~ '^[A-Z]{4,}$|^[a-z]+[A-Z]|^[A-Z][a-z]+[A-Z]' and query_text <> upper(query_text collate pg_catalog."pg_c_utf8") then 'mark'
                    when t.word ~ '^[[:alpha:]]{4,}$' then 'word' end as kind
             from (select left(p.token, 2000) collate pg_catalog."pg_c_utf8" as word from ts_parse('default', v_split.plain) p) t
             cross join unnest(v_configs) c (config)
-            cross join unnest(tsvector_to_array(to_tsvector(c.config::regconfig, t.word))) l (lexeme)
+            cross join unnest(tsvector_to_array(to_tsvector(c.config::regconfig, lower(t.word)))) l (lexeme)
            order by l.lexeme, length(t.word)
            limit 64) q;
   select coalesce(v_terms, '{}') || m.marks, coalesce(v_words, '{}') || m.marks, coalesce(v_kinds, '{}') || m.kinds
@@ -561,7 +593,7 @@ begin
   -- they lie tells how many there are (Bar-Yossef et al., 2002). Counting all of them would cost more than the search.
   v_drawn := array(
     select d.knowledge_id from private.search_documents d
-     where d.workspace_id = keyword_candidates.workspace_id and d.is_live
+     where d.workspace_id = rank_words.workspace_id and d.is_live
        and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
      order by d.knowledge_id limit v_sample_size);
   v_sample := cardinality(v_drawn);
@@ -571,7 +603,7 @@ begin
 
   -- A word that nothing holds may be misspelt: what is nearly it stands in for it.
   v_near := array(
-    select n from private.near_words(keyword_candidates.workspace_id, v_configs, array(
+    select n from private.near_words(rank_words.workspace_id, v_configs, array(
         select u.w from unnest(v_words, v_kinds, v_sampled) u (w, k, s)
          where u.k = 'word' group by u.w having max(u.s) = 0 order by length(u.w) desc, u.w limit 3),
       v_sees_all, v_user, v_session) n);
@@ -612,10 +644,10 @@ begin
   return query execute format($sql$
     with frequencies as materialized (
       -- ts_rank of one word is its frequency with weights, repetition counting less each time.
-      select d.knowledge_id, d.document_length, array[%2$s] as f
+      select d.knowledge_id, 0.9 * (0.6 + 0.4 * d.document_length::double precision / $15) as damping, array[%2$s] as f
         from private.search_documents d
        where private.term_keys(d.workspace_id, d.document) %1$s $1
-         and d.workspace_id = $2 and (d.is_live or $3)
+         and (d.workspace_id = $2) is true and (d.is_live or $3)
          and ($4 or d.is_shared or d.owner_id = $5 or d.session_id = $6)
        limit 4 * $7
     ), rarity as materialized (
@@ -640,10 +672,11 @@ begin
       from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id, rarity y
     $sql$,
       v_operator,
-      (select string_agg(format($x$ts_rank('{0.27,0.5,0.7,1}', d.document, %L) * 1.645 / 0.7$x$, private.quote_lexeme(t)), ', '
-                         order by n) from unnest(v_terms) with ordinality u (t, n)),
+      (select string_agg(format(
+           $x$case when d.document @@ %1$L then ts_rank('{0.27,0.5,0.7,1}', d.document, %1$L) * 1.645 / 0.7 else 0 end$x$,
+           private.quote_lexeme(t)), ', ' order by n) from unnest(v_terms) with ordinality u (t, n)),
       (select string_agg(format('count(*) filter (where q.f[%s] > 0)', n), ', ') from generate_series(1, cardinality(v_terms)) n),
-      (select string_agg(format('r.idf[%1$s] * 1.9 * q.f[%1$s] / (q.f[%1$s] + 0.9 * (0.6 + 0.4 * q.document_length / $15))', n), ' + ')
+      (select string_agg(format('r.idf[%1$s] * 1.9 * q.f[%1$s] / (q.f[%1$s] + q.damping)', n), ' + ')
          from generate_series(1, cardinality(v_terms)) n),
       -- Its own words, not a neighbour's. Like a trigger, an identifier that more than twenty items have tells little.
       (select string_agg(format('case when d.document @@ %L then $13[%s] end', o.own, o.n), ', ' order by o.n)
@@ -653,18 +686,18 @@ begin
       (select string_agg(format('case when d.document @@ %1$L then row($13[%2$s], $14[%2$s])::private.near_word end', o.own, o.n),
                          ', ' order by o.n)
          from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind = 'near'))
-    using v_keys, keyword_candidates.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
+    using v_keys, rank_words.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
           v_chosen, v_sampled, max_candidates, v_words, v_terms, v_average, v_kinds;
 end
 $$;
-comment on function private.keyword_candidates(uuid, text, boolean, integer) is
-  'The items of a workspace, visible to the caller, that hold words of the query, ranked by BM25 with weights; with the words of the query that are their own (not a neighbour''s), rarest first.';
+comment on function private.rank_words(private.viewer, uuid, text, boolean, integer) is
+  'The items of a workspace, visible to the viewer, that hold words of the query, ranked by BM25 with weights; with the words of the query that are their own (not a neighbour''s), rarest first.';
 
--- definer because of row-level security and GIN, see above; the WHERE carries the visibility rule.
-create function private.trigger_candidates(
+-- definer because of row-level security and GIN, see above; rank_words carries the visibility rule.
+create function private.keyword_candidates(
   workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
 )
-returns setof private.trigger_hit
+returns setof private.word_hit
 language plpgsql
 stable
 rows 100
@@ -672,17 +705,33 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_words text[] := regexp_split_to_array(lower(left(query_text, 4000)), '[\s"''`(),;!?]+');
+  v_viewer private.viewer := private.viewer(workspace_id);
+begin
+  if v_viewer.sees_all is not null then
+    return query select * from private.rank_words(v_viewer, workspace_id, query_text, include_retired, max_candidates);
+  end if;
+end
+$$;
+comment on function private.keyword_candidates(uuid, text, boolean, integer) is
+  'rank_words for the caller.';
+
+create function private.rank_triggers(
+  viewer private.viewer, workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
+)
+returns setof private.trigger_hit
+language plpgsql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_words text[] := regexp_split_to_array(lower(left(query_text, 4000) collate pg_catalog."pg_c_utf8"), '[\s"''`(),;!?]+');
   v_phrases text[];
   v_common text[];
-  v_user uuid := auth.uid();
-  v_session uuid := private.current_session();
-  v_sees_all boolean := private.is_trusted()
-    or trigger_candidates.workspace_id in (select private.maintained_workspaces());
+  v_user uuid := viewer.user_id;
+  v_session uuid := viewer.session_id;
+  v_sees_all boolean := viewer.sees_all;
 begin
-  if not private.is_trusted() and trigger_candidates.workspace_id not in (select private.my_workspaces()) then
-    return;
-  end if;
   -- A trigger matches as a whole: one word, or up to four in a row, as they stand or without closing punctuation.
   select array_agg(distinct p.phrase) into v_phrases
     from generate_subscripts(v_words, 1) i
@@ -695,7 +744,7 @@ begin
     select array_agg(c.word) into v_common
       from (select t.word
               from (select d.triggers from private.search_documents d
-                     where d.workspace_id = trigger_candidates.workspace_id and d.triggers && v_phrases
+                     where d.workspace_id = rank_triggers.workspace_id and d.triggers && v_phrases
                        and (d.is_live or include_retired)
                        and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
                      limit 1000) d,
@@ -709,7 +758,7 @@ begin
     with held as materialized (
       select d.knowledge_id, array(select t from unnest(d.triggers) t where t = any (v_phrases)) as found
         from private.search_documents d
-       where d.workspace_id = trigger_candidates.workspace_id
+       where d.workspace_id = rank_triggers.workspace_id
          and d.triggers && v_phrases
          and (d.is_live or include_retired)
          and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
@@ -726,8 +775,30 @@ begin
      limit max_candidates;
 end
 $$;
+comment on function private.rank_triggers(private.viewer, uuid, text, boolean, integer) is
+  'The items of a workspace, visible to the viewer, one of whose triggers stands in the query as a word or phrase. Score: 1/2 for one trigger, 3/4 for two, and so on; less for triggers that many items have.';
+
+-- definer because of row-level security and GIN, see above; rank_triggers carries the visibility rule.
+create function private.trigger_candidates(
+  workspace_id uuid, query_text text, include_retired boolean, max_candidates integer
+)
+returns setof private.trigger_hit
+language plpgsql
+stable
+rows 100
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_viewer private.viewer := private.viewer(workspace_id);
+begin
+  if v_viewer.sees_all is not null then
+    return query select * from private.rank_triggers(v_viewer, workspace_id, query_text, include_retired, max_candidates);
+  end if;
+end
+$$;
 comment on function private.trigger_candidates(uuid, text, boolean, integer) is
-  'The items of a workspace, visible to the caller, one of whose triggers stands in the query as a word or phrase. Score: 1/2 for one trigger, 3/4 for two, and so on; less for triggers that many items have.';
+  'rank_triggers for the caller.';
 
 -- Comparing every vector of a small workspace is exact, and cheaper than walking the index past everybody else's.
 -- Which workspaces are not small is written down when they grow, since counting at each search would cost more than
@@ -769,6 +840,8 @@ create trigger search_documents_note_large after insert on private.search_docume
 
 revoke execute on function
   private.refresh_search_documents(uuid[]), private.refresh_inserted_documents(), private.refresh_updated_documents(),
+  private.viewer(uuid), private.rank_words(private.viewer, uuid, text, boolean, integer),
+  private.rank_triggers(private.viewer, uuid, text, boolean, integer),
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),
   private.split_text(text), private.text_vector(regconfig, text), private.language_config(text, text),
   private.sample_words(uuid[], text[]), private.misspellings(text),

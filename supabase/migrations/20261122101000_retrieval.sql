@@ -3,7 +3,9 @@
 -- Owns: find_similar_knowledge, search_knowledge, recall_knowledge, get_contextual_knowledge.
 --
 -- Invariants
---   * SECURITY INVOKER: whatever nominates an item, the caller's policies on knowledge_items decide.
+--   * SECURITY INVOKER: whatever nominates and ranks an item, the caller's policies on knowledge_items decide whether
+--     it is returned. What nominates and ranks is a definer function that carries the same rule itself: policies would
+--     be asked for hundreds of candidates again and again.
 --   * One model at a time: a query's vector is compared with vectors of its own model only.
 --   * Several arms (meaning, words, triggers, relationships of the best), each able to nominate. They are fused by
 --     score: the union of their candidates, each arm's score for all of them, stretched to 0..1. Ranks (reciprocal
@@ -73,35 +75,47 @@ $$;
 comment on function private.was_current(public.knowledge_items, text[], timestamptz) is
   'Whether an item had been recorded by then, held then, had one of these statuses and nothing that superseded it.';
 
-create function private.filter_conditions()
+create function private.filter_conditions(filters private.item_filters)
 returns text
 language sql
 immutable
 set search_path = pg_catalog, pg_temp
 as $fragment$
-  select $$
-        k.workspace_id = ($2).workspace_id
-    and case when ($2).as_of is not null then private.was_current(k, ($2).validation_statuses, ($2).as_of)
-        else k.validation_status = any (($2).validation_statuses)
-         and (k.superseded_by is null or ($2).include_retired)
-         and (k.valid_to is null or k.valid_to > now() or ($2).include_retired) end
-    and (($2).knowledge_types is null or k.knowledge_type = any (($2).knowledge_types))
-    and (($2).categories is null or k.category = any (($2).categories))
-    and (($2).project_context is null or k.project_context = ($2).project_context)
-    and (($2).tags is null or k.retrieval_triggers && ($2).tags)
-    and (($2).min_importance is null or k.importance_score >= ($2).min_importance)
-    and (($2).created_after is null or k.created_at >= ($2).created_after)
-    and (($2).created_before is null or k.created_at < ($2).created_before)
-    and (($2).exclude_ids is null or k.id <> all (($2).exclude_ids))
-    and (($2).updated_after is null or k.updated_at >= ($2).updated_after)
-    and (($2).updated_before is null or k.updated_at < ($2).updated_before)
-    and (($2).author_id is null or k.owner_id = ($2).author_id)
-    and (($2).session_id is null or k.created_in_session = ($2).session_id)
-    and (($2).context_data is null or k.context_data @> ($2).context_data)
-  $$
+  select concat_ws(' and ',
+    'k.workspace_id = ($2).workspace_id',
+    case when (filters).as_of is not null then 'private.was_current(k, ($2).validation_statuses, ($2).as_of)'
+         else 'k.validation_status = any (($2).validation_statuses)' end,
+    case when (filters).as_of is null and not (filters).include_retired
+         then 'k.superseded_by is null and (k.valid_to is null or k.valid_to > now())' end,
+    case when (filters).knowledge_types is not null then 'k.knowledge_type = any (($2).knowledge_types)' end,
+    case when (filters).categories is not null then 'k.category = any (($2).categories)' end,
+    case when (filters).project_context is not null then 'k.project_context = ($2).project_context' end,
+    case when (filters).tags is not null then 'k.retrieval_triggers && ($2).tags' end,
+    case when (filters).min_importance is not null then 'k.importance_score >= ($2).min_importance' end,
+    case when (filters).created_after is not null then 'k.created_at >= ($2).created_after' end,
+    case when (filters).created_before is not null then 'k.created_at < ($2).created_before' end,
+    case when (filters).exclude_ids is not null then 'k.id <> all (($2).exclude_ids)' end,
+    case when (filters).updated_after is not null then 'k.updated_at >= ($2).updated_after' end,
+    case when (filters).updated_before is not null then 'k.updated_at < ($2).updated_before' end,
+    case when (filters).author_id is not null then 'k.owner_id = ($2).author_id' end,
+    case when (filters).session_id is not null then 'k.created_in_session = ($2).session_id' end,
+    case when (filters).context_data is not null then 'k.context_data @> ($2).context_data' end)
 $fragment$;
-comment on function private.filter_conditions() is
-  'The conditions that a search puts on knowledge_items k, as SQL with the filters as $2.';
+comment on function private.filter_conditions(private.item_filters) is
+  'The conditions that a search puts on knowledge_items k, as SQL with the filters as $2; only those that there are, since it is planned at each search.';
+
+create function private.visible_conditions()
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $fragment$
+  select $$(($3).sees_all or k.validation_status in ('validated', 'needs_update')
+    or (k.validation_status = 'deprecated' and k.validated_at is not null)
+    or k.owner_id = ($3).user_id or k.created_in_session = ($3).session_id)$$
+$fragment$;
+comment on function private.visible_conditions() is
+  'The visibility rule on knowledge_items k of a workspace that the viewer is a member of, as SQL with the viewer as $3.';
 
 create type private.vector_scope as (model public.embedding_models, exact boolean);
 comment on type private.vector_scope is 'The model whose vectors a search compares, and whether it compares all of them.';
@@ -139,15 +153,14 @@ comment on function private.vector_scope(uuid, text, extensions.vector) is
 create type private.near_item as (id uuid, similarity double precision);
 comment on type private.near_item is 'An item with its cosine similarity to what was asked.';
 
--- definer because item_vectors is nobody's to read; the WHERE carries the visibility rule.
 create function private.walk_vectors(
-  query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters, how_many integer
+  viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
+  how_many integer
 )
 returns setof private.near_item
 language plpgsql
 stable
 rows 100
-security definer
 set search_path = pg_catalog, pg_temp
 -- The index walk goes on until enough rows pass the rule and the filters.
 set hnsw.iterative_scan = 'relaxed_order'
@@ -156,44 +169,31 @@ set hnsw.ef_search = 100
 set enable_sort = off
 as $$
 begin
-  if not private.is_trusted() and (filters).workspace_id not in (select private.my_workspaces()) then
-    return;
-  end if;
   return query execute format($sql$
     select k.id, 1 - ((v.embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1)
       from private.item_vectors v
       join public.knowledge_items k on k.id = v.knowledge_id
-     where v.embedding_model = %2$L and v.workspace_id = ($2).workspace_id
-       and ($4 or k.validation_status in ('validated', 'needs_update')
-            or (k.validation_status = 'deprecated' and k.validated_at is not null)
-            or k.owner_id = $5 or k.created_in_session = $6)
-       and %3$s
+     where v.embedding_model = %2$L and v.workspace_id = ($2).workspace_id and %3$s and %4$s
      order by (v.embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1
-     limit $3
-    $sql$, (scope.model).dimensions, (scope.model).name, private.filter_conditions())
-    using query_embedding::extensions.halfvec, filters, how_many,
-      private.is_trusted() or (filters).workspace_id in (select private.maintained_workspaces()),
-      auth.uid(), private.current_session();
+     limit $4
+    $sql$, (scope.model).dimensions, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
+    using query_embedding::extensions.halfvec, filters, viewer, how_many;
 end
 $$;
-comment on function private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer) is
-  'The items nearest to a vector, visible to the caller, by the model''s HNSW index.';
+comment on function private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
+  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index.';
 
--- definer for the same reason.
 create function private.compare_vectors(
-  query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters, how_many integer
+  viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
+  how_many integer
 )
 returns setof private.near_item
 language plpgsql
 stable
 rows 100
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not private.is_trusted() and (filters).workspace_id not in (select private.my_workspaces()) then
-    return;
-  end if;
   -- Sorted by an expression that no index is sorted by: every vector of the workspace is compared.
   return query execute format($sql$
     select k.id, 1 - v.distance
@@ -201,23 +201,19 @@ begin
               from private.item_vectors v
              where v.embedding_model = %1$L and v.workspace_id = ($2).workspace_id) v
       join public.knowledge_items k on k.id = v.knowledge_id
-     where ($4 or k.validation_status in ('validated', 'needs_update')
-            or (k.validation_status = 'deprecated' and k.validated_at is not null)
-            or k.owner_id = $5 or k.created_in_session = $6)
-       and %2$s
+     where %2$s and %3$s
      order by v.distance
-     limit $3
-    $sql$, (scope.model).name, private.filter_conditions())
-    using query_embedding::extensions.halfvec, filters, how_many,
-      private.is_trusted() or (filters).workspace_id in (select private.maintained_workspaces()),
-      auth.uid(), private.current_session();
+     limit $4
+    $sql$, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
+    using query_embedding::extensions.halfvec, filters, viewer, how_many;
 end
 $$;
-comment on function private.compare_vectors(extensions.vector, private.vector_scope, private.item_filters, integer) is
-  'The items nearest to a vector, visible to the caller, by comparing all of the workspace.';
+comment on function private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
+  'The items nearest to a vector, visible to the viewer, by comparing all of the workspace.';
 
-create function private.nearest_items(
-  query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters, how_many integer
+create function private.rank_vectors(
+  viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
+  how_many integer
 )
 returns setof private.near_item
 language plpgsql
@@ -229,22 +225,22 @@ declare
   v_found private.near_item[];
 begin
   if not scope.exact then
-    v_found := array(select n from private.walk_vectors(query_embedding, scope, filters, how_many) n);
+    v_found := array(select n from private.walk_vectors(viewer, query_embedding, scope, filters, how_many) n);
     if cardinality(v_found) = how_many then
       return query select * from unnest(v_found);
       return;
     end if;
     -- The walk ended before it had met enough that may be shown: they are few among many, and are compared all.
   end if;
-  return query select * from private.compare_vectors(query_embedding, scope, filters, how_many);
+  return query select * from private.compare_vectors(viewer, query_embedding, scope, filters, how_many);
 end
 $$;
-comment on function private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer) is
+comment on function private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
   'The items nearest to a vector: in a small workspace, or where few pass the filters, by comparing all; else by the model''s HNSW index.';
 
--- definer for the same reason: it answers for items that the caller may see.
-create function private.similarities(
-  knowledge_ids uuid[], query_embedding extensions.vector, embedding_model text
+-- definer because item_vectors is nobody's to read; visible_conditions carries the visibility rule.
+create function private.nearest_items(
+  query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters, how_many integer
 )
 returns setof private.near_item
 language plpgsql
@@ -254,26 +250,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_trusted boolean := private.is_trusted();
-  v_user uuid := auth.uid();
-  v_session uuid := private.current_session();
-  v_mine uuid[] := array(select private.my_workspaces());
-  v_maintained uuid[] := array(select private.maintained_workspaces());
+  v_viewer private.viewer := private.viewer((filters).workspace_id);
 begin
-  return query
-    select k.id, 1 - (v.embedding operator(extensions.<=>) query_embedding::extensions.halfvec)
-      from private.item_vectors v
-      join public.knowledge_items k on k.id = v.knowledge_id
-     where v.knowledge_id = any (similarities.knowledge_ids) and v.embedding_model = similarities.embedding_model
-       and (v_trusted or k.workspace_id = any (v_mine)
-            and (k.validation_status in ('validated', 'needs_update')
-                 or (k.validation_status = 'deprecated' and k.validated_at is not null)
-                 or k.owner_id = v_user or k.created_in_session = v_session
-                 or k.workspace_id = any (v_maintained)));
+  if v_viewer.sees_all is not null then
+    return query select * from private.rank_vectors(v_viewer, query_embedding, scope, filters, how_many);
+  end if;
 end
 $$;
-comment on function private.similarities(uuid[], extensions.vector, text) is
-  'How near to a vector those of these items are that the caller may see and that have a vector of the model.';
+comment on function private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer) is
+  'rank_vectors for the caller.';
 
 create function public.find_similar_knowledge(
   query_embedding extensions.vector, knowledge_type_filter text default null, limit_results integer default 10,
@@ -335,7 +320,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_changed boolean;
+  v_before text;
+  v_items uuid[];
 begin
   if not private.is_trusted() and write_retrieval_settings.workspace_id not in (select private.my_workspaces_as('{owner}')) then
     perform private.fail('PT403', 'only an owner of the workspace says how its searches read and weigh');
@@ -344,23 +330,26 @@ begin
     perform private.fail('PT400', format('%L is not a text search configuration', write_retrieval_settings.text_search_config),
       'pg_ts_config lists them: simple, english, german …');
   end if;
-  -- Writers of items read the setting: those under way are waited for, those to come wait, so that no document is
-  -- left stemmed the old way. Sessions first: that is the order in which a recording locks.
-  if write_retrieval_settings.text_search_config is not null then
-    perform from private.session_keys s
-      where s.session_id in (select d.session_id from private.search_documents d
-                              where d.workspace_id = write_retrieval_settings.workspace_id)
-      order by s.session_id for no key update;
-  end if;
-  select w.text_search_config <> write_retrieval_settings.text_search_config into v_changed
-    from public.workspaces w where w.id = write_retrieval_settings.workspace_id for update;
+  select w.text_search_config into v_before
+    from public.workspaces w where w.id = write_retrieval_settings.workspace_id for no key update;
   update public.workspaces w
      set text_search_config = coalesce(write_retrieval_settings.text_search_config, w.text_search_config),
          retrieval_weights = coalesce(write_retrieval_settings.retrieval_weights, w.retrieval_weights)
    where w.id = write_retrieval_settings.workspace_id;
-  if v_changed then
-    perform private.refresh_search_documents(array(
-      select d.knowledge_id from private.search_documents d where d.workspace_id = write_retrieval_settings.workspace_id));
+  if write_retrieval_settings.text_search_config <> v_before then
+    -- Who is recording at this moment stems as before. Queries go on being stemmed that way, too, so that nothing is
+    -- lost, and nobody has to wait.
+    insert into private.workspace_languages (workspace_id, config)
+    values (write_retrieval_settings.workspace_id, v_before)
+    on conflict on constraint workspace_languages_pkey do nothing;
+    perform from private.session_keys s
+      where s.session_id in (select d.session_id from private.search_documents d
+                              where d.workspace_id = write_retrieval_settings.workspace_id)
+      order by s.session_id for no key update;
+    v_items := array(
+      select k.id from public.knowledge_items k where k.workspace_id = write_retrieval_settings.workspace_id
+       order by k.id for key share);  -- what is being erased is waited for, and no longer there
+    perform private.refresh_search_documents(v_items);
   end if;
 exception when check_violation then
   perform private.fail('PT400', 'retrieval_weights is an object of meaning, triggers, neighbours and relationships, numbers from 0 to 1');
@@ -422,75 +411,59 @@ create type public.recalled_knowledge as (
 comment on type public.recalled_knowledge is
   'A search result. score orders; the arms'' scores are 0 to 1, null where the arm has no vote; vector_score is the cosine similarity, keyword_score is relative to the best match of the words. cursor asks for what comes after this result. explanation, where asked for, tells each arm''s rank, score and time.';
 
-create function public.search_knowledge(
-  query_text text default null, query_embedding extensions.vector default null, knowledge_types text[] default null,
-  categories text[] default null, project_context text default null, tags text[] default null,
-  min_importance integer default null, validation_statuses text[] default null,
-  created_after timestamptz default null, created_before timestamptz default null, exclude_ids uuid[] default null,
-  max_results integer default 10, embedding_model text default null, updated_after timestamptz default null,
-  updated_before timestamptz default null, author_id uuid default null, session_id uuid default null,
-  context_data jsonb default null, as_of timestamptz default null, after_cursor text default null,
-  explain boolean default false
+create type private.candidate as (
+  id uuid, session_id uuid, session_position bigint, similarity double precision, factor double precision
+);
+comment on type private.candidate is 'An item that an arm nominated, with what all arms need to know of it.';
+
+create type private.ranked_item as (
+  id uuid, score double precision, similarity double precision, is_close boolean, keyword_share double precision,
+  trigger_score double precision, matched_triggers text[], matched_marks text[], matched_words text[],
+  near_words private.near_word[], best_id uuid, relationship_type text, explanation jsonb
+);
+comment on type private.ranked_item is 'A search result: its scores and what it was found by.';
+
+-- definer because policies would be asked for each candidate at each step; visible_conditions carries their rule, and
+-- search_knowledge asks them for what is returned.
+create function private.rank_knowledge(
+  query_text text, query_embedding extensions.vector, embedding_model text, filters private.item_filters,
+  ranked_at timestamptz, after_score double precision, after_id uuid, max_results integer, explain boolean
 )
-returns setof public.recalled_knowledge
+returns setof private.ranked_item
 language plpgsql
 stable
 rows 10
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
+  v_viewer private.viewer := private.viewer((filters).workspace_id);
+  v_workspace uuid := (filters).workspace_id;
   -- How many candidates an arm nominates. The same on every page, since scores are relative to the candidates.
-  v_pool constant integer := case when search_knowledge.max_results <= 100 then 200 else 1000 end;
-  v_text text := nullif(btrim(search_knowledge.query_text), '');
-  v_filters private.item_filters := row(
-    private.current_workspace(),
-    coalesce(search_knowledge.validation_statuses, '{pending,validated,needs_update}'),
-    coalesce(search_knowledge.validation_statuses && '{deprecated}', false),
-    search_knowledge.knowledge_types, search_knowledge.categories, search_knowledge.project_context,
-    search_knowledge.tags, search_knowledge.min_importance, search_knowledge.created_after,
-    search_knowledge.created_before, search_knowledge.exclude_ids, search_knowledge.updated_after,
-    search_knowledge.updated_before, search_knowledge.author_id, search_knowledge.session_id,
-    search_knowledge.context_data, search_knowledge.as_of);
-  v_workspace uuid := v_filters.workspace_id;
-  -- Then as now: what is retired today may have been current at the moment asked about.
-  v_retired boolean := v_filters.include_retired or search_knowledge.as_of is not null;
+  v_pool constant integer := case when rank_knowledge.max_results <= 100 then 100 else 1000 end;
   -- Words and triggers know no filters: where there are any, more of what they nominate is looked at.
-  v_wide integer := case when num_nonnulls(search_knowledge.knowledge_types, search_knowledge.categories,
-    search_knowledge.project_context, search_knowledge.tags, search_knowledge.min_importance,
-    search_knowledge.validation_statuses, search_knowledge.created_after, search_knowledge.created_before,
-    search_knowledge.updated_after, search_knowledge.updated_before, search_knowledge.author_id,
-    search_knowledge.session_id, search_knowledge.context_data, search_knowledge.as_of) > 0 then 1500 else v_pool end;
+  v_wide constant integer := case when num_nonnulls((filters).knowledge_types, (filters).categories,
+    (filters).project_context, (filters).tags, (filters).min_importance, (filters).created_after,
+    (filters).created_before, (filters).updated_after, (filters).updated_before, (filters).author_id,
+    (filters).session_id, (filters).context_data, (filters).as_of) > 0
+    or (filters).validation_statuses <> '{pending,validated,needs_update}' then 1500 else v_pool end;
+  -- Then as now: what is retired today may have been current at the moment asked about.
+  v_retired constant boolean := (filters).include_retired or (filters).as_of is not null;
   v_weights private.retrieval_weights;
   v_meaning double precision;
   v_scope private.vector_scope;
-  v_model text;
   v_threshold double precision;
   v_near private.near_item[] := '{}';
   v_words private.word_hit[] := '{}';
   v_triggers private.trigger_hit[] := '{}';
   v_best uuid[];
-  v_links private.link[] := '{}';
-  v_ids uuid[];
-  v_after text[] := string_to_array(search_knowledge.after_cursor, '_');
-  v_now timestamptz := now();
+  v_links private.link[];
+  v_candidates private.candidate[];
   v_clock timestamptz[] := array[clock_timestamp()];
 begin
-  if v_text is null and search_knowledge.query_embedding is null then
-    perform private.fail('PT400', 'nothing to search for', 'pass query_text, query_embedding, or both');
-  end if;
-  if search_knowledge.max_results is null or search_knowledge.max_results not between 1 and 1000 then
-    perform private.fail('PT400', 'max_results is between 1 and 1000');
-  end if;
-  if search_knowledge.after_cursor is not null then
-    if search_knowledge.after_cursor !~ '^[0-9a-f-]{36}_[0-9]+(\.[0-9]+)?(e-[0-9]+)?_[0-9]{1,12}(\.[0-9]+)?$' then
-      perform private.fail('PT400', 'after_cursor is not a cursor', 'pass the cursor of the last result that you have');
-    end if;
-    -- The next page is ranked as of the same moment as the first.
-    v_now := to_timestamp(v_after[3]::double precision);
-  end if;
-  if v_workspace is null then
-    return;  -- a user who has not written anything has nothing to find
+  if v_viewer.sees_all is null then
+    return;
   end if;
   select coalesce((w.retrieval_weights ->> 'meaning')::double precision, 0.8),
          coalesce((w.retrieval_weights ->> 'triggers')::double precision, 0.6),
@@ -498,17 +471,19 @@ begin
          coalesce((w.retrieval_weights ->> 'relationships')::double precision, 0.3)
     into v_weights from public.workspaces w where w.id = v_workspace;
 
-  if search_knowledge.query_embedding is not null then
-    v_scope := private.vector_scope(v_workspace, search_knowledge.embedding_model, search_knowledge.query_embedding);
-    v_model := (v_scope.model).name;
+  if rank_knowledge.query_embedding is not null then
+    v_scope := private.vector_scope(v_workspace, rank_knowledge.embedding_model, rank_knowledge.query_embedding);
     v_threshold := (v_scope.model).similarity_threshold;
-    v_near := array(select n from private.nearest_items(search_knowledge.query_embedding, v_scope, v_filters, v_pool) n);
+    v_near := array(
+      select n from private.rank_vectors(v_viewer, rank_knowledge.query_embedding, v_scope, filters, v_pool) n);
   end if;
   v_clock := v_clock || clock_timestamp();
-  if v_text is not null then
-    v_words := array(select w from private.keyword_candidates(v_workspace, v_text, v_retired, v_wide) w);
+  if rank_knowledge.query_text is not null then
+    v_words := array(
+      select w from private.rank_words(v_viewer, v_workspace, rank_knowledge.query_text, v_retired, v_wide) w);
     v_clock := v_clock || clock_timestamp();
-    v_triggers := array(select t from private.trigger_candidates(v_workspace, v_text, v_retired, v_wide) t);
+    v_triggers := array(
+      select t from private.rank_triggers(v_viewer, v_workspace, rank_knowledge.query_text, v_retired, v_wide) t);
     v_clock := v_clock || clock_timestamp();
   else
     v_clock := v_clock || v_clock[2] || v_clock[2];
@@ -535,75 +510,72 @@ begin
   v_clock := v_clock || clock_timestamp();
 
   -- What an arm nominated is looked at by all.
-  execute 'select array(select k.id from public.knowledge_items k where k.id = any ($1) and ' || private.filter_conditions() || ')'
-    into v_ids
+  execute format($sql$
+    select array(
+      select row(k.id, k.created_in_session, k.session_position, 1 - (v.embedding operator(extensions.<=>) $4),
+               -- Trust, importance and age move a result by a few percent each: they settle near ties, never relevance.
+               case k.validation_status when 'validated' then 1.05 when 'needs_update' then 0.95
+                                        when 'deprecated' then 0.8 else 1 end::double precision
+               * (1 + 0.05 * ((k.rating_sum + 11)::double precision / (k.rating_count + 2) - 5.5) / 4.5)
+               * (1 + 0.05 * (k.success_count - k.failure_count)::double precision / (k.success_count + k.failure_count + 2))
+               * (1 + 0.05 * (k.importance_score - 50)::double precision / 50)
+               * (1 + 0.02 * exp(-greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30)))
+             )::private.candidate
+        from public.knowledge_items k
+        left join private.item_vectors v on v.knowledge_id = k.id and v.embedding_model = $5
+       where k.id = any ($1) and %s and %s)
+    $sql$, private.visible_conditions(), private.filter_conditions(filters))
+    into v_candidates
     using array(select n.id from unnest(v_near) n union select w.knowledge_id from unnest(v_words) w
                 union select t.knowledge_id from unnest(v_triggers) t union select l.knowledge_id from unnest(v_links) l),
-          v_filters;
+          filters, v_viewer, rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name,
+          rank_knowledge.ranked_at;
 
   return query
-    with meant as materialized (
-      select n.id, n.similarity from unnest(v_near) n
-      union all
-      select s.id, s.similarity
-        from private.similarities(array(select i from unnest(v_ids) i except select n.id from unnest(v_near) n),
-               search_knowledge.query_embedding, v_model) s
-       where v_model is not null
-    ), scored as materialized (
-      select k.id, k.created_in_session, k.session_position, s.similarity, w.keyword_score as keyword_raw, w.query_share,
-             w.matched_words, w.near_words, t.matched_triggers, w.matched_marks,
+    with scored as (
+      select c.*, w.keyword_score as keyword_raw, w.matched_words, w.near_words, w.matched_marks, t.matched_triggers,
              -- An identifier of the query that the item has is a trigger that nobody had to write down.
-             greatest(t.trigger_score, case when w.matched_marks is not null then 0.5 end)
-               as trigger_score,
+             greatest(t.trigger_score, case when w.matched_marks is not null then 0.5 end) as trigger_score,
              w.keyword_score / nullif(max(w.keyword_score) over (), 0) as keyword_share,
-             (s.similarity - min(s.similarity) over ())
-               / nullif(max(s.similarity) over () - min(s.similarity) over (), 0) as similarity_share,
-             -- Trust, importance and age move a result by a few percent each: they settle near ties, never relevance.
-             case k.validation_status when 'validated' then 1.05 when 'needs_update' then 0.95
-                                      when 'deprecated' then 0.8 else 1 end
-             * (1 + 0.05 * ((coalesce(k.rating_sum, 0) + 2 * 5.5) / (coalesce(k.rating_count, 0) + 2) - 5.5) / 4.5)
-             * (1 + 0.05 * (k.success_count - k.failure_count) / (k.success_count + k.failure_count + 2.0))
-             * (1 + 0.05 * (k.importance_score - 50) / 50.0)
-             * (1 + 0.02 * exp(-greatest(extract(epoch from v_now - k.updated_at), 0) / (86400.0 * 30))) as factor
-        from unnest(v_ids) i (id)
-        join public.knowledge_items k on k.id = i.id
-        left join meant s on s.id = i.id
-        left join unnest(v_words) w on w.knowledge_id = i.id
-        left join unnest(v_triggers) t on t.knowledge_id = i.id
-    ), voted as (
+             (c.similarity - min(c.similarity) over ())
+               / nullif(max(c.similarity) over () - min(c.similarity) over (), 0) as similarity_share
+        from unnest(v_candidates) c
+        left join unnest(v_words) w on w.knowledge_id = c.id
+        left join unnest(v_triggers) t on t.knowledge_id = c.id
+    ), fused as materialized (
       select s.*,
              -- An arm that could not vote on an item (no vector yet, no words asked) leaves the vote to the other.
              -- A trigger closes part of the gap to a perfect score.
              1 - (1 - v_weights.triggers * coalesce(s.trigger_score, 0)) * (1 - case
                when s.similarity is null then coalesce(s.keyword_share, 0)
-               when v_text is null then coalesce(s.similarity_share, 1)
+               when rank_knowledge.query_text is null then coalesce(s.similarity_share, 1)
                else (1 - v_meaning) * coalesce(s.keyword_share, 0)
                     + v_meaning * coalesce(s.similarity_share, 1)
-             end) as fused
+             end) as own_score
         from scored s
        where s.keyword_raw is not null or s.trigger_score is not null or s.similarity >= v_threshold / 2
           or s.id in (select l.knowledge_id from unnest(v_links) l)
     ), linked as (
-      select distinct on (l.knowledge_id) l.knowledge_id, l.best_id, l.relationship_type, l.strength * b.fused as link_score
-        from unnest(v_links) l join voted b on b.id = l.best_id
-       order by l.knowledge_id, l.strength * b.fused desc, l.best_id
+      select distinct on (l.knowledge_id) l.knowledge_id, l.best_id, l.relationship_type,
+             l.strength * b.own_score as link_score
+        from unnest(v_links) l join fused b on b.id = l.best_id
+       order by l.knowledge_id, l.strength * b.own_score desc, l.best_id
     ), beside as (
-      select v.*, l.best_id, l.relationship_type, l.link_score,
-             1 - (1 - v.fused) * (1 - v_weights.relationships * coalesce(l.link_score, 0)) as voted,
-             greatest(
-               case when lag(v.session_position) over line = v.session_position - 1 then lag(v.fused) over line end,
-               case when lead(v.session_position) over line = v.session_position + 1 then lead(v.fused) over line end, 0
-             ) as neighbour
-        from voted v left join linked l on l.knowledge_id = v.id
-      window line as (partition by v.created_in_session order by v.session_position)
+      select f.*, l.best_id, l.relationship_type, l.link_score,
+             1 - (1 - f.own_score) * (1 - v_weights.relationships * coalesce(l.link_score, 0)) as voted,
+             case when f.session_id is null then 0 else greatest(
+               case when lag(f.session_position) over line = f.session_position - 1 then lag(f.own_score) over line end,
+               case when lead(f.session_position) over line = f.session_position + 1 then lead(f.own_score) over line end, 0
+             ) end as neighbour
+        from fused f left join linked l on l.knowledge_id = f.id
+      window line as (partition by f.session_id order by f.session_position)
     ), ranked as (
       -- What was recorded beside something that fits is likelier to fit.
-      select b.*, (b.voted + v_weights.neighbours * case when b.created_in_session is null then 0 else b.neighbour end)
-                  / (1 + v_weights.neighbours) * b.factor as score
+      select b.*, (b.voted + v_weights.neighbours * b.neighbour) / (1 + v_weights.neighbours) * b.factor as score
         from beside b
-    ), first as materialized (
+    ), told as (
       select r.*,
-             case when search_knowledge.explain then jsonb_build_object(
+             case when rank_knowledge.explain then jsonb_build_object(
                'meaning', case when r.similarity is not null then jsonb_build_object('similarity', r.similarity,
                  'share', r.similarity_share, 'rank', rank() over (order by r.similarity desc nulls last)) end,
                'words', case when r.keyword_raw is not null then jsonb_build_object('bm25', r.keyword_raw,
@@ -612,43 +584,100 @@ begin
                  'rank', rank() over (order by r.trigger_score desc nulls last)) end,
                'relationships', case when r.link_score is not null then jsonb_build_object('score', r.link_score,
                  'to', r.best_id, 'type', r.relationship_type, 'rank', rank() over (order by r.link_score desc nulls last)) end,
-               'fused', r.voted, 'neighbour', r.neighbour, 'factor', r.factor, 'weights', to_jsonb(v_weights), 'weight of meaning', v_meaning) end as explanation
+               'fused', r.voted, 'neighbour', r.neighbour, 'factor', r.factor, 'weights', to_jsonb(v_weights),
+               'weight of meaning', v_meaning) end as explanation
         from ranked r
     )
-    select k.id, k.title::text, k.content, k.knowledge_type::text, k.category::text, k.project_context::text,
-           k.validation_status::text, k.importance_score, k.retrieval_triggers, k.context_data, k.created_at,
-           least(f.score, 1), f.similarity, f.keyword_share, f.trigger_score,
-           concat_ws('; ',
-             'has the trigger ' || (select string_agg(format('"%s"', x), ', ') from unnest(f.matched_triggers[1:3]) x),
-             'has the identifier ' || (select string_agg(format('"%s"', x), ', ') from unnest(f.matched_marks[1:3]) x),
-             'near match: ' || (select string_agg(format('"%s" for "%s"', private.written_word(k.title || ' ' || k.content, x.lexeme), x.word), ', ')
-                                  from unnest(f.near_words[1:3]) x),
-             case when f.keyword_share >= 0.2 and (f.matched_words is not null or f.near_words is null) then coalesce(
-               'shares the words ' || (select string_agg(x, ', ') from unnest(f.matched_words[1:4]) x),
-               'recorded beside matching words') end,
-             case when f.similarity >= v_threshold
-               then format('close in meaning (%s)', round(f.similarity::numeric, 2)) end,
-             case when f.link_score is not null then format('related (%s) to "%s"', replace(f.relationship_type, '_', ' '),
-               (select b.title from public.knowledge_items b where b.id = f.best_id)) end,
-             case when f.link_score is null and f.trigger_score is null and coalesce(f.keyword_share, 0) < 0.2
-                       and coalesce(f.similarity, -1) < coalesce(v_threshold, 1) then 'a loose match' end,
-             case k.validation_status when 'validated' then 'validated' when 'needs_update' then 'needs an update'
-               when 'deprecated' then 'deprecated' end,
-             case when k.success_count > 0 then format('worked %s of %s times', k.success_count, k.success_count + k.failure_count) end),
-           concat_ws('_', k.id, f.score, extract(epoch from v_now)),
-           case when search_knowledge.explain then f.explanation || jsonb_build_object('milliseconds', jsonb_build_object(
+    select r.id, r.score, r.similarity, r.similarity >= v_threshold, r.keyword_share, r.trigger_score, r.matched_triggers,
+           r.matched_marks, r.matched_words, r.near_words, r.best_id, r.relationship_type,
+           case when rank_knowledge.explain then r.explanation || jsonb_build_object('milliseconds', jsonb_build_object(
              'meaning', round((1000 * extract(epoch from v_clock[2] - v_clock[1]))::numeric, 2),
              'words', round((1000 * extract(epoch from v_clock[3] - v_clock[2]))::numeric, 2),
              'triggers', round((1000 * extract(epoch from v_clock[4] - v_clock[3]))::numeric, 2),
              'relationships', round((1000 * extract(epoch from v_clock[5] - v_clock[4]))::numeric, 2))) end
-      from (select f.* from first f
-             where v_after is null
-                or f.score < v_after[2]::double precision
-                or (f.score = v_after[2]::double precision and f.id > v_after[1]::uuid)
-             order by f.score desc, f.id
-             limit search_knowledge.max_results) f
-      join public.knowledge_items k on k.id = f.id
-     order by f.score desc, f.id;
+      from told r
+     where rank_knowledge.after_id is null or r.score < rank_knowledge.after_score
+        or (r.score = rank_knowledge.after_score and r.id > rank_knowledge.after_id)
+     order by r.score desc, r.id
+     limit rank_knowledge.max_results;
+end
+$$;
+comment on function private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean) is
+  'Hybrid search of a workspace as far as the caller may see it, best first: what each arm nominates, fused by score.';
+
+create function public.search_knowledge(
+  query_text text default null, query_embedding extensions.vector default null, knowledge_types text[] default null,
+  categories text[] default null, project_context text default null, tags text[] default null,
+  min_importance integer default null, validation_statuses text[] default null,
+  created_after timestamptz default null, created_before timestamptz default null, exclude_ids uuid[] default null,
+  max_results integer default 10, embedding_model text default null, updated_after timestamptz default null,
+  updated_before timestamptz default null, author_id uuid default null, session_id uuid default null,
+  context_data jsonb default null, as_of timestamptz default null, after_cursor text default null,
+  explain boolean default false
+)
+returns setof public.recalled_knowledge
+language plpgsql
+stable
+rows 10
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_text text := nullif(btrim(search_knowledge.query_text), '');
+  v_filters private.item_filters := row(
+    private.current_workspace(),
+    coalesce(search_knowledge.validation_statuses, '{pending,validated,needs_update}'),
+    coalesce(search_knowledge.validation_statuses && '{deprecated}', false),
+    search_knowledge.knowledge_types, search_knowledge.categories, search_knowledge.project_context,
+    search_knowledge.tags, search_knowledge.min_importance, search_knowledge.created_after,
+    search_knowledge.created_before, search_knowledge.exclude_ids, search_knowledge.updated_after,
+    search_knowledge.updated_before, search_knowledge.author_id, search_knowledge.session_id,
+    search_knowledge.context_data, search_knowledge.as_of);
+  v_after text[] := string_to_array(search_knowledge.after_cursor, '_');
+  v_now timestamptz := now();
+begin
+  if v_text is null and search_knowledge.query_embedding is null then
+    perform private.fail('PT400', 'nothing to search for', 'pass query_text, query_embedding, or both');
+  end if;
+  if search_knowledge.max_results is null or search_knowledge.max_results not between 1 and 1000 then
+    perform private.fail('PT400', 'max_results is between 1 and 1000');
+  end if;
+  if search_knowledge.after_cursor is not null then
+    if search_knowledge.after_cursor !~ '^[0-9a-f-]{36}_[0-9]+(\.[0-9]+)?(e-[0-9]+)?_[0-9]{1,12}(\.[0-9]+)?$' then
+      perform private.fail('PT400', 'after_cursor is not a cursor', 'pass the cursor of the last result that you have');
+    end if;
+    -- The next page is ranked as of the same moment as the first.
+    v_now := to_timestamp(v_after[3]::double precision);
+  end if;
+  if v_filters.workspace_id is null then
+    return;  -- a user who has not written anything has nothing to find
+  end if;
+  return query
+    select k.id, k.title::text, k.content, k.knowledge_type::text, k.category::text, k.project_context::text,
+           k.validation_status::text, k.importance_score, k.retrieval_triggers, k.context_data, k.created_at,
+           least(r.score, 1), r.similarity, r.keyword_share, r.trigger_score,
+           concat_ws('; ',
+             'has the trigger ' || (select string_agg(format('"%s"', x), ', ') from unnest(r.matched_triggers[1:3]) x),
+             'has the identifier ' || (select string_agg(format('"%s"', x), ', ') from unnest(r.matched_marks[1:3]) x),
+             'near match: ' || (select string_agg(format('"%s" for "%s"', private.written_word(k.title || ' ' || k.content, x.lexeme), x.word), ', ')
+                                  from unnest(r.near_words[1:3]) x),
+             case when r.keyword_share >= 0.2 and (r.matched_words is not null or r.near_words is null) then coalesce(
+               'shares the words ' || (select string_agg(x, ', ') from unnest(r.matched_words[1:4]) x),
+               'recorded beside matching words') end,
+             case when r.is_close then format('close in meaning (%s)', round(r.similarity::numeric, 2)) end,
+             case when r.best_id is not null then format('related (%s) to "%s"', replace(r.relationship_type, '_', ' '),
+               (select b.title from public.knowledge_items b where b.id = r.best_id)) end,
+             case when r.best_id is null and r.trigger_score is null and coalesce(r.keyword_share, 0) < 0.2
+                       and r.is_close is not true then 'a loose match' end,
+             case k.validation_status when 'validated' then 'validated' when 'needs_update' then 'needs an update'
+               when 'deprecated' then 'deprecated' end,
+             case when k.success_count > 0 then format('worked %s of %s times', k.success_count, k.success_count + k.failure_count) end),
+           concat_ws('_', k.id, r.score, extract(epoch from v_now)), r.explanation
+      from private.rank_knowledge(v_text, search_knowledge.query_embedding, search_knowledge.embedding_model, v_filters,
+             v_now, v_after[2]::double precision, v_after[1]::uuid, search_knowledge.max_results,
+             search_knowledge.explain) r
+      join public.knowledge_items k on k.id = r.id
+     order by r.score desc, r.id;
 end
 $$;
 comment on function public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean) is
@@ -729,10 +758,12 @@ comment on function public.get_contextual_knowledge(text, text, integer, extensi
 
 revoke execute on function
   private.write_retrieval_settings(uuid, text, jsonb), public.configure_retrieval(text, jsonb),
-  private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(),
-  private.written_word(text, text), private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
-  private.compare_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
-  private.similarities(uuid[], extensions.vector, text),
+  private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(private.item_filters),
+  private.visible_conditions(), private.written_word(text, text),
+  private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean),
   private.vector_scope(uuid, text, extensions.vector),
   private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
@@ -741,10 +772,8 @@ revoke execute on function
   public.get_contextual_knowledge(text, text, integer, extensions.vector, text)
   from public, anon, authenticated, service_role;
 grant execute on function
-  private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(),
-  private.written_word(text, text), private.walk_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
-  private.compare_vectors(extensions.vector, private.vector_scope, private.item_filters, integer),
-  private.similarities(uuid[], extensions.vector, text),
+  private.written_word(text, text),
+  private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean),
   private.vector_scope(uuid, text, extensions.vector),
   private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),

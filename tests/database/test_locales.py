@@ -69,6 +69,11 @@ def play(world: World) -> dict[str, object]:
         "hashes": world.superuser(
             "select title, content_hash from public.knowledge_items order by content_hash"
         ),
+        "documents": world.superuser(
+            "select k.content_hash, d.config, d.triggers, d.document::text, d.document_length"
+            "  from private.search_documents d join public.knowledge_items k on k.id = d.knowledge_id order by 1"
+        ),
+        "found": {query: found(ana, query) for query in QUERIES},
         "merged": merged(ana),
         "folded": [folded(world, one) == folded(world, other) for one, other in FOLDED],
         "junk": [world.superuser("select private.junk_reason(%s) as why", text)[0]["why"] for text in JUNK],
@@ -89,6 +94,13 @@ def play(world: World) -> dict[str, object]:
             for moment in re.findall(r'"valid_from": ?"([^"]+)"', row["line"])
         },
     }
+
+
+def found(ana: Persona, query: str) -> list[tuple[str, float | None]]:
+    return [
+        (row["title"], row["trigger_score"] and round(row["trigger_score"], 6))
+        for row in ana.rpc("search_knowledge", query_text=query, max_results=3)
+    ]
 
 
 def folded(world: World, text: str) -> str:
@@ -123,6 +135,18 @@ TEXTS = [
     ("港の地図", "地図は事務所にある。", ["地図"]),
     ("no\u00a0break", "A text\u00a0with  spaces\u2003of many kinds.", None),
 ]
+QUERIES = [
+    "ärger",
+    "title list",
+    "iis",
+    "index titles",
+    "istanbul",
+    "кран",
+    "стоит",
+    "地図",
+    "march 2026",
+    "ISTANBUL",
+]
 FOLDED = [
     ("КРАН НОМЕР ДВА!", "кран, номер два"),
     ("TITLE I", "title i"),
@@ -149,7 +173,7 @@ def test_a_credential_is_refused_in_every_locale(foreign: World) -> None:
             ana.record("Crane", text)
 
 
-def test_the_same_is_merged_and_told_apart_in_every_locale(world: World, foreign: World) -> None:
+def test_the_same_is_found_and_merged_in_every_locale(world: World, foreign: World) -> None:
     here, there = play(world), play(foreign)
     for what, answer in here.items():
         assert there[what] == answer, what
@@ -161,6 +185,10 @@ def test_the_same_is_merged_and_told_apart_in_every_locale(world: World, foreign
     assert all(here["contradictions"]), here["contradictions"]
     assert here["dates"]
     assert here["exported"] == {"2026-03-01T02:00:00+00:00"}
+    answers = here["found"]
+    assert isinstance(answers, dict)
+    assert {query for query, answer in answers.items() if not answer} == set()
+    assert answers["ärger"][0][1], "found by its trigger"
 
 
 def test_which_month_it_is_does_not_depend_on_the_time_zone(foreign: World) -> None:

@@ -88,8 +88,12 @@ def test_a_proposal_relates_nothing_and_a_hidden_end_is_not_told(world: World) -
     shared = team.author.record("Deadlocks", "Lock rows in one order.")
     hidden = team.author.record("Unrelated", "Quite other words.")
     team.maintainer.rpc("validate_knowledge", knowledge_id=shared)
-    insert = "insert into public.knowledge_relationships (source_knowledge_id, target_knowledge_id, relationship_type, status)"
-    team.author.sql(f"{insert} values (%s, %s, 'enhances', 'proposed')", hidden, shared)
+    columns = "source_knowledge_id, target_knowledge_id, relationship_type, status"
+    team.author.sql(
+        f"insert into public.knowledge_relationships ({columns}) values (%s, %s, 'enhances', 'proposed')",
+        hidden,
+        shared,
+    )
     assert titles(team.author.rpc("search_knowledge", query_text="deadlocks")) == ["Deadlocks"]
     [proposal] = team.author.sql("select id from public.knowledge_relationships")
     team.maintainer.rpc("decide_relationship", relationship_id=proposal["id"], accept=True)

@@ -535,8 +535,8 @@ class AsyncKnowledgeMethods(AsyncMethods):
         Args:
             text_search_config: how PostgreSQL stems the words of items that have no language of their own; a
                 change reads all items of the workspace anew.
-            retrieval_weights: meaning, triggers and neighbours, 0 to 1 each, instead of all that are set; {} sets
-                the defaults.
+            retrieval_weights: meaning, triggers, neighbours and relationships, 0 to 1 each, instead of all that
+                are set; {} sets the defaults.
 
         Raises:
             InvalidArgumentError: there is no such configuration, or a weight is unknown or outside its range.

@@ -195,7 +195,8 @@ class RetrievalSettings:
     Attributes:
         workspace_id: the workspace.
         text_search_config: how PostgreSQL stems the words of items that have no language of their own.
-        retrieval_weights: meaning, triggers and neighbours, 0 to 1 each; what is missing has its default.
+        retrieval_weights: meaning, triggers, neighbours and relationships, 0 to 1 each; what is missing has its
+            default.
     """
 
     workspace_id: UUID
