@@ -49,11 +49,11 @@ class Corpus:
 
     def title(self, number: int) -> str:
         """Return the title of a text: its first five words."""
-        return " ".join(self._words[rank] for rank in self._ranks[number, :5].tolist())
+        return self._spoken(self._ranks[number, :5])
 
     def text(self, number: int) -> str:
         """Return a text without its title, 35 words."""
-        return " ".join(self._words[rank] for rank in self._ranks[number, 5:].tolist())
+        return self._spoken(self._ranks[number, 5:])
 
     def questions(self, how_many: int, *, below: int) -> dict[str, NDArray[np.float32]]:
         """Return questions about texts drawn from the first `below`: their words, and their vectors of shape (384,)."""
@@ -62,8 +62,11 @@ class Corpus:
             number = int(self._generator.integers(below))
             ranks = self._generator.choice(self._ranks[number], _WORDS_A_QUESTION, replace=False)
             near = self.vectors[number] * np.sqrt(DIMENSIONS) + self._noise(1)[0]
-            asked[" ".join(self._words[rank] for rank in ranks.tolist())] = _unit(near[np.newaxis])[0]
+            asked[self._spoken(ranks)] = _unit(near[np.newaxis])[0]
         return asked
+
+    def _spoken(self, ranks: NDArray[np.signedinteger]) -> str:
+        return " ".join(self._words[int(rank)] for rank in ranks)
 
     def _noise(self, rows: int) -> NDArray[np.float32]:
         return self._generator.normal(scale=0.7, size=(rows, DIMENSIONS)).astype(np.float32)

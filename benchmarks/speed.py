@@ -389,7 +389,7 @@ class Speed:
         self, tenant: Tenant, workspace: str | None, asked: dict[str, NDArray[np.float32]]
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Return the share of the ten truly nearest that each vector search finds, and how many rows it gives."""
-        searches = {
+        searches: dict[str, LiteralString] = {
             BARE: "set hnsw.ef_search = 100; set hnsw.iterative_scan = relaxed_order",
             f"{BARE}, default settings": "set hnsw.ef_search = 40; set hnsw.iterative_scan = off",
             "exact": "set enable_indexscan = off",
