@@ -133,6 +133,10 @@ begin
     perform private.fail('PT404', 'no such knowledge item');
   end if;
   perform private.refuse_credential_in(add_breakthrough.learning_context);
+  perform from public.knowledge_items k where k.id = add_breakthrough.knowledge_id for key share;
+  if not found then  -- erased meanwhile
+    perform private.fail('PT404', 'no such knowledge item');
+  end if;
   insert into public.session_knowledge_links (session_id, knowledge_id, interaction_type, learning_context,
     breakthrough_indicator)
   values (v_session, add_breakthrough.knowledge_id, 'breakthrough', nullif(btrim(add_breakthrough.learning_context), ''), true)

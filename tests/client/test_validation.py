@@ -333,7 +333,7 @@ def test_an_answer_is_given_from_memory_and_judged(
     ana = enter(sign_up("ana"))
     item = fact(ana, "The samovar boils at eight")
     fact(ana, "Samovars boil in a recipe", knowledge_type="procedural")
-    question = "when does the samovar boil?"
+    question = "does the samovar boil at eight?"
     ana.record_validation_test(
         "answers",
         question,

@@ -15,6 +15,8 @@ from stacks import RunningStack
 
 
 async def test_what_one_agent_records_the_other_recalls(stack: RunningStack, tmp_path: Path) -> None:
+    open_sessions = "select id from ai_sessions where session_metadata ->> 'via' like 'mcp%' and end_time is null"
+    before = stack.sql(open_sessions)
     made = stack.call("/rest/v1/rpc/create_agent_token", stack.me, body={"name": "elsewhere"})
     [token] = made.json
     async with over_http(stack.url, token["token"]) as agent:
@@ -32,7 +34,4 @@ async def test_what_one_agent_records_the_other_recalls(stack: RunningStack, tmp
         Client(streamable_http_client(f"{stack.url}/functions/v1/mcp", http_client=http)) as client,
     ):
         assert (await client.call_tool("get_item", {"id": item})).is_error is False
-    ended = stack.sql(
-        "select count(*) from ai_sessions where session_metadata ->> 'via' like 'mcp%' and end_time is null"
-    )
-    assert ended == [(0,)]
+    assert [row for row in stack.sql(open_sessions) if row not in before] == []
