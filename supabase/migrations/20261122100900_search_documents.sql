@@ -670,6 +670,7 @@ begin
            nullif(array_remove(array[%6$s]::text[], null), '{}'),
            nullif(array_remove(array[%7$s]::private.near_word[], null), '{}')
       from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id, rarity y
+     order by r.score desc, r.knowledge_id
     $sql$,
       v_operator,
       (select string_agg(format(

@@ -202,7 +202,7 @@ begin
              where v.embedding_model = %1$L and v.workspace_id = ($2).workspace_id) v
       join public.knowledge_items k on k.id = v.knowledge_id
      where %2$s and %3$s
-     order by v.distance
+     order by v.distance, k.id
      limit $4
     $sql$, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
     using query_embedding::extensions.halfvec, filters, viewer, how_many;
@@ -495,7 +495,8 @@ begin
     * (1 - coalesce(v_words[51].keyword_score / nullif(v_words[1].keyword_score, 0), 0)), 3));
 
   -- What is related to the best of each arm may be what is needed, whatever words it is told in.
-  v_best := array(select n.id from unnest(v_near[1:5]) n union select w.knowledge_id from unnest(v_words[1:5]) w
+  v_best := array((select n.id from unnest(v_near) n where n.similarity >= v_threshold
+                    order by n.similarity desc, n.id limit 5) union select w.knowledge_id from unnest(v_words[1:5]) w
                   union select t.knowledge_id from unnest(v_triggers[1:5]) t);
   v_links := array(
     select row(l.id, l.best_id, l.strength, l.relationship_type)::private.link

@@ -15,7 +15,9 @@ from stacks import RunningStack
 
 
 async def test_what_one_agent_records_the_other_recalls(stack: RunningStack, tmp_path: Path) -> None:
-    open_sessions = "select id from ai_sessions where session_metadata ->> 'via' like 'mcp%' and end_time is null"
+    open_sessions = (
+        "select id from ai_sessions where session_metadata ->> 'via' like 'mcp%' and end_time is null"
+    )
     before = stack.sql(open_sessions)
     made = stack.call("/rest/v1/rpc/create_agent_token", stack.me, body={"name": "elsewhere"})
     [token] = made.json
