@@ -118,6 +118,7 @@ _IN_WORKSPACE: Final = "where workspace_id = %(workspace)s"
 _PLAIN_WRITES: Final = """
 create table public.plain_writes (like public.knowledge_items including defaults including indexes);
 alter table public.plain_writes
+  alter column content_hash drop not null,
   add column words tsvector generated always as (to_tsvector('english', title || ' ' || content)) stored;
 insert into public.plain_writes select * from public.knowledge_items;
 set maintenance_work_mem = '1GB';
