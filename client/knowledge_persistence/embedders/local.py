@@ -12,6 +12,7 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from knowledge_persistence._onnx import OnnxRuntime
 from knowledge_persistence.errors import ConfigurationError, EmbeddingError
 
 from .base import BaseEmbedder, Vectors
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from knowledge_persistence._onnx import OnnxSession
 
     from .wordpiece import WordPiece
 
@@ -35,33 +35,6 @@ MODEL_SHA256: Final = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab01
 _BATCH: Final = 16
 
 log = logging.getLogger(__name__)
-
-
-# What is used of onnxruntime, which ships no types.
-class _Node(Protocol):
-    name: str
-    shape: list[int | str]
-
-
-class _Session(Protocol):
-    def get_inputs(self) -> list[_Node]: ...
-    def get_outputs(self) -> list[_Node]: ...
-    def run(
-        self, output_names: None, input_feed: dict[str, NDArray[np.int64]]
-    ) -> list[NDArray[np.float32]]: ...
-
-
-class _Options(Protocol):
-    log_severity_level: int
-
-    def add_session_config_entry(self, key: str, value: str) -> None: ...
-
-
-class _Runtime(Protocol):
-    def SessionOptions(self) -> _Options: ...  # noqa: N802
-    def InferenceSession(  # noqa: N802
-        self, path_or_bytes: bytes, sess_options: _Options, *, providers: list[str]
-    ) -> _Session: ...
 
 
 class _Weights(Protocol):
@@ -90,7 +63,7 @@ class LocalEmbedder(BaseEmbedder):
         super().__init__(name=name, dimensions=None if model_path else DIMENSIONS, cache_size=cache_size)
         self._model_path = model_path
         self._loading = threading.Lock()
-        self._session: _Session | None = None
+        self._session: OnnxSession | None = None
         self._tokenizer: WordPiece | None = None
 
     def _read_model(self) -> bytes:
@@ -118,21 +91,14 @@ class LocalEmbedder(BaseEmbedder):
             )
         return data
 
-    def _load(self) -> tuple[_Session, WordPiece]:
+    def _load(self) -> tuple[OnnxSession, WordPiece]:
         with self._loading:
             if self._session is None or self._tokenizer is None:
                 from .wordpiece import WordPiece  # noqa: PLC0415
 
-                # Imported at first use: it takes a tenth of a second that most commands don't need.
-                onnxruntime = cast("_Runtime", import_module("onnxruntime"))
-                options = onnxruntime.SessionOptions()
-                # Threads that spin between operators take the cores from the database beside them.
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-                options.log_severity_level = 3
+                runtime = OnnxRuntime()
                 try:
-                    session = onnxruntime.InferenceSession(
-                        self._read_model(), options, providers=["CPUExecutionProvider"]
-                    )
+                    session = runtime.open(self._read_model())
                 except ConfigurationError:
                     raise
                 except Exception as error:  # onnxruntime's own exceptions share no public base
@@ -144,7 +110,7 @@ class LocalEmbedder(BaseEmbedder):
                 self._session, self._tokenizer = session, WordPiece()
             return self._session, self._tokenizer
 
-    def _check_interface(self, session: _Session) -> None:
+    def _check_interface(self, session: OnnxSession) -> None:
         inputs = {node.name for node in session.get_inputs()}
         shape = session.get_outputs()[0].shape
         if not {"input_ids", "attention_mask"} <= inputs or len(shape) != 3:  # noqa: PLR2004

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
+from knowledge_persistence._onnx import OnnxRuntime
 from knowledge_persistence.embedders.wordpiece import WordPiece
 from knowledge_persistence.errors import ConfigurationError, RerankError
 
@@ -18,39 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from knowledge_persistence._onnx import OnnxSession
 
 MAX_TOKENS: Final = 512
 #: A query takes no more of them.
 _QUERY_TOKENS: Final = 128
 # Few at a time: between them is looked at the clock.
 _BATCH: Final = 8
-
-
-# What is used of onnxruntime, which ships no types.
-class _Node(Protocol):
-    name: str
-
-
-class _Session(Protocol):
-    def get_inputs(self) -> list[_Node]: ...
-    def run(
-        self, output_names: None, input_feed: dict[str, NDArray[np.int64]]
-    ) -> list[NDArray[np.float32]]: ...
-
-
-class _Options(Protocol):
-    log_severity_level: int
-
-    def add_session_config_entry(self, key: str, value: str) -> None: ...
-
-
-class _Runtime(Protocol):
-    def SessionOptions(self) -> _Options: ...  # noqa: N802
-    def InferenceSession(  # noqa: N802
-        self, path_or_bytes: str, sess_options: _Options, *, providers: list[str]
-    ) -> _Session: ...
 
 
 class CrossEncoder:
@@ -67,7 +41,7 @@ class CrossEncoder:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._loading = threading.Lock()
-        self._loaded: tuple[_Session, WordPiece] | None = None
+        self._loaded: tuple[OnnxSession, WordPiece] | None = None
 
     @property
     def name(self) -> str:
@@ -97,7 +71,7 @@ class CrossEncoder:
         return scores
 
     def _run(
-        self, session: _Session, tokenizer: WordPiece, question: list[int], texts: Sequence[list[int]]
+        self, session: OnnxSession, tokenizer: WordPiece, question: list[int], texts: Sequence[list[int]]
     ) -> list[float]:
         import numpy as np  # noqa: PLC0415 - not needed by commands that rerank nothing
 
@@ -118,7 +92,7 @@ class CrossEncoder:
             )
         return [float(score) for score in answer.reshape(-1)]
 
-    def _load(self) -> tuple[_Session, WordPiece]:
+    def _load(self) -> tuple[OnnxSession, WordPiece]:
         with self._loading:
             if self._loaded is None:
                 vocabulary = self._path.parent / "vocab.txt"
@@ -126,15 +100,9 @@ class CrossEncoder:
                     own = vocabulary.read_text("utf-8") if vocabulary.exists() else None
                 except (OSError, ValueError) as error:
                     raise ConfigurationError(f"{vocabulary} can't be read: {error}") from error
-                onnxruntime = cast("_Runtime", import_module("onnxruntime"))
-                options = onnxruntime.SessionOptions()
-                # Threads that spin between operators take the cores from the database beside them.
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-                options.log_severity_level = 3
+                runtime = OnnxRuntime()
                 try:
-                    session = onnxruntime.InferenceSession(
-                        str(self._path), options, providers=["CPUExecutionProvider"]
-                    )
+                    session = runtime.open(str(self._path))
                 except Exception as error:  # onnxruntime's own exceptions share no public base
                     raise ConfigurationError(
                         f"{self.name} can't be loaded: {error}; KP_RERANK_MODEL_PATH names it"
