@@ -345,8 +345,10 @@ async def test_what_takes_too_long_is_given_up(make_edge: Any, team: Team) -> No
 async def test_a_statement_that_takes_too_long_is_given_up(make_edge: Any, team: Team, world: World) -> None:
     edge = await make_edge(embedder=None)
     assert (await edge("remember", BODIES["remember"], bearer(team.author))).status_code == 200
-    # Somebody holds the table: a setting of the role ends the waiting, as statement_timeout would.
-    world.superuser("alter role authenticator set lock_timeout = '50ms'")
+    # Somebody holds the table: a setting of the role ends the waiting, as statement_timeout would. It is one of
+    # this database alone: the role is the whole server's, and has a lock_timeout there that others look at.
+    [here] = world.superuser("select quote_ident(current_database()) as name")
+    world.superuser(f"alter role authenticator in database {here['name']} set lock_timeout = '50ms'")
     try:
         slow = await make_edge(embedder=None)
         world.superuser("begin")
@@ -354,7 +356,7 @@ async def test_a_statement_that_takes_too_long_is_given_up(make_edge: Any, team:
         answer = await slow("remember", BODIES["remember"], bearer(team.author))
     finally:
         world.superuser("rollback")
-        world.superuser("alter role authenticator reset lock_timeout")
+        world.superuser(f"alter role authenticator in database {here['name']} reset lock_timeout")
     assert (answer.status_code, answer.json()["code"]) == (504, "55P03")
 
 
