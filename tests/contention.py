@@ -517,15 +517,23 @@ def restore_sessions(worker: Worker) -> None:
 
 
 @act
+def configure_retrieval(worker: Worker) -> None:
+    worker.rpc(
+        "configure_retrieval",
+        text_search_config=worker.some(["english", "german", "simple"]),
+        retrieval_weights={"meaning": worker.dice.random()},
+    )
+
+
+@act
 def authenticate_agent_token(worker: Worker) -> None:
     _serve(worker, "authenticate_agent_token", token_hash=hashlib.sha256(b"nobody's").hexdigest())
 
 
 #: What somebody does once in a while, alone, is no part of the crowd: these change which model the whole deployment
-#: uses (tests/faults/test_switch_faults.py), fill a new workspace, or read all of one in another language.
+#: uses (tests/faults/test_switch_faults.py), or fill a new workspace.
 APART = frozenset(
     {
-        "configure_retrieval",
         "begin_embedding_switch",
         "swap_embedding_model",
         "settle_embedding_switch",

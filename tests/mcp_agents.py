@@ -115,6 +115,12 @@ def make_doorkeeper(world: World) -> Doorkeeper:
     return Doorkeeper(world.dsn("authenticator"), key_source(SECRET), secret_key="sb_secret_of_these_tests")
 
 
+async def _tell_refusal(response: httpx2.Response) -> None:
+    if response.is_error:
+        await response.aread()
+        print(response.request.method, response.status_code, response.text)  # noqa: T201 - shown where a test fails
+
+
 @asynccontextmanager
 async def over_http(
     url: str, token: str | None, *, mode: str = "legacy", headers: dict[str, str] | None = None
@@ -122,7 +128,9 @@ async def over_http(
     sent = dict(headers or {})
     if token is not None:
         sent["authorization"] = f"Bearer {token}"
-    async with httpx2.AsyncClient(headers=sent, timeout=60) as http:
+    # The SDK says of a refusal that there was one; what was said is for whoever reads of a failed test.
+    hooks = {"response": [_tell_refusal]}
+    async with httpx2.AsyncClient(headers=sent, timeout=60, event_hooks=hooks) as http:
         transport = streamable_http_client(f"{url}/functions/v1/mcp", http_client=http)
         async with Client(transport, mode=mode, read_timeout_seconds=60) as client:
             yield Agent(client)

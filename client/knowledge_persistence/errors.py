@@ -145,14 +145,6 @@ _BY_SQLSTATE: dict[str, type[APIError]] = {
     "23503": ConflictError,
     "23514": InvalidArgumentError,
     "23502": InvalidArgumentError,
-    "22P02": InvalidArgumentError,
-    "22023": InvalidArgumentError,
-    "22001": InvalidArgumentError,
-    "22003": InvalidArgumentError,
-    "22007": InvalidArgumentError,
-    "22008": InvalidArgumentError,
-    "22021": InvalidArgumentError,
-    "22P05": InvalidArgumentError,
     # Too complex: JSON of many levels, above all.
     "54001": InvalidArgumentError,
     "KP413": InvalidArgumentError,
@@ -163,6 +155,9 @@ _BY_SQLSTATE: dict[str, type[APIError]] = {
 
 # The schema of this package is not there, or older than the client.
 _NOT_MIGRATED = frozenset({"PGRST202", "PGRST205", "42883", "42P01", "3F000"})
+
+# "Data exception": a value that the server can't take.
+_DATA_EXCEPTION = "22"
 
 _BY_STATUS: dict[int, type[APIError]] = {
     400: InvalidArgumentError,
@@ -199,6 +194,8 @@ def error_from_sqlstate(
         hint: the server's hint.
     """
     kind = _BY_SQLSTATE.get(code)
+    if kind is None and code.startswith(_DATA_EXCEPTION):
+        kind = InvalidArgumentError
     if code in _NOT_MIGRATED:
         kind, status = ServerError, 500
         hint = hint or "is the schema there, and up to date? `kp migrate` applies it"

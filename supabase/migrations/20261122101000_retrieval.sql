@@ -490,8 +490,7 @@ begin
   end if;
   -- Words are sure of themselves where one item holds most of what the query says and the fifty-first little of it;
   -- the surer they are, the less meaning weighs.
-  v_meaning := v_weights.meaning * (1 - 0.5 * power(
-    coalesce((select max(w.query_share) from unnest(v_words) w), 0)
+  v_meaning := v_weights.meaning * (1 - 0.5 * power(coalesce(v_words[1].query_share, 0)
     * (1 - coalesce(v_words[51].keyword_score / nullif(v_words[1].keyword_score, 0), 0)), 3));
 
   -- What is related to the best of each arm may be what is needed, whatever words it is told in.
@@ -570,33 +569,33 @@ begin
              ) end as neighbour
         from fused f left join linked l on l.knowledge_id = f.id
       window line as (partition by f.session_id order by f.session_position)
-    ), ranked as (
+    ), ranked as materialized (
       -- What was recorded beside something that fits is likelier to fit.
       select b.*, (b.voted + v_weights.neighbours * b.neighbour) / (1 + v_weights.neighbours) * b.factor as score
         from beside b
-    ), told as (
-      select r.*,
-             case when rank_knowledge.explain then jsonb_build_object(
-               'meaning', case when r.similarity is not null then jsonb_build_object('similarity', r.similarity,
-                 'share', r.similarity_share, 'rank', rank() over (order by r.similarity desc nulls last)) end,
-               'words', case when r.keyword_raw is not null then jsonb_build_object('bm25', r.keyword_raw,
-                 'share', r.keyword_share, 'rank', rank() over (order by r.keyword_raw desc nulls last)) end,
-               'triggers', case when r.trigger_score is not null then jsonb_build_object('score', r.trigger_score,
-                 'rank', rank() over (order by r.trigger_score desc nulls last)) end,
-               'relationships', case when r.link_score is not null then jsonb_build_object('score', r.link_score,
-                 'to', r.best_id, 'type', r.relationship_type, 'rank', rank() over (order by r.link_score desc nulls last)) end,
-               'fused', r.voted, 'neighbour', r.neighbour, 'factor', r.factor, 'weights', to_jsonb(v_weights),
-               'weight of meaning', v_meaning) end as explanation
-        from ranked r
     )
     select r.id, r.score, r.similarity, r.similarity >= v_threshold, r.keyword_share, r.trigger_score, r.matched_triggers,
            r.matched_marks, r.matched_words, r.near_words, r.best_id, r.relationship_type,
-           case when rank_knowledge.explain then r.explanation || jsonb_build_object('milliseconds', jsonb_build_object(
-             'meaning', round((1000 * extract(epoch from v_clock[2] - v_clock[1]))::numeric, 2),
-             'words', round((1000 * extract(epoch from v_clock[3] - v_clock[2]))::numeric, 2),
-             'triggers', round((1000 * extract(epoch from v_clock[4] - v_clock[3]))::numeric, 2),
-             'relationships', round((1000 * extract(epoch from v_clock[5] - v_clock[4]))::numeric, 2))) end
-      from told r
+           case when rank_knowledge.explain then jsonb_build_object(
+             'meaning', case when r.similarity is not null then jsonb_build_object('similarity', r.similarity,
+               'share', r.similarity_share,
+               'rank', 1 + (select count(*) from ranked o where o.similarity > r.similarity)) end,
+             'words', case when r.keyword_raw is not null then jsonb_build_object('bm25', r.keyword_raw,
+               'share', r.keyword_share,
+               'rank', 1 + (select count(*) from ranked o where o.keyword_raw > r.keyword_raw)) end,
+             'triggers', case when r.trigger_score is not null then jsonb_build_object('score', r.trigger_score,
+               'rank', 1 + (select count(*) from ranked o where o.trigger_score > r.trigger_score)) end,
+             'relationships', case when r.link_score is not null then jsonb_build_object('score', r.link_score,
+               'to', r.best_id, 'type', r.relationship_type,
+               'rank', 1 + (select count(*) from ranked o where o.link_score > r.link_score)) end,
+             'fused', r.voted, 'neighbour', r.neighbour, 'factor', r.factor, 'weights', to_jsonb(v_weights),
+             'weight of meaning', v_meaning,
+             'milliseconds', jsonb_build_object(
+               'meaning', round((1000 * extract(epoch from v_clock[2] - v_clock[1]))::numeric, 2),
+               'words', round((1000 * extract(epoch from v_clock[3] - v_clock[2]))::numeric, 2),
+               'triggers', round((1000 * extract(epoch from v_clock[4] - v_clock[3]))::numeric, 2),
+               'relationships', round((1000 * extract(epoch from v_clock[5] - v_clock[4]))::numeric, 2))) end
+      from ranked r
      where rank_knowledge.after_id is null or r.score < rank_knowledge.after_score
         or (r.score = rank_knowledge.after_score and r.id > rank_knowledge.after_id)
      order by r.score desc, r.id

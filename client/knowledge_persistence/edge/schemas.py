@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID  # noqa: TC003 - likewise
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..models import KnowledgeType, ValidationStatus  # noqa: TC001 - likewise
 
 #: Text as the database takes it: anything but NUL.
 _TEXT = r"^[^\x00]*$"
+#: The beginning of a date and time, RFC 3339.
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 #: JSON that is nested deeper than this is nobody's context.
 _DEPTH = 50
 
@@ -31,6 +34,16 @@ def _shallow(value: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"nested deeper than {_DEPTH} levels")
 
 
+def _written(value: object) -> object:
+    if isinstance(value, str) and _MOMENT.match(value):
+        return value
+    raise ValueError("not a date and time with its zone, as in 2026-01-31T12:00:00Z")
+
+
+#: What is described as this is this: a number or a word is taken for no flag, a number for no time.
+Flag = Annotated[bool, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written)]
 LongText = Annotated[str, Field(min_length=1, max_length=65536, pattern=_TEXT)]
 Line = Annotated[str, Field(min_length=1, max_length=500, pattern=_TEXT)]
 Word = Annotated[str, Field(min_length=1, max_length=100, pattern=_TEXT)]
@@ -53,18 +66,18 @@ class RememberRequest(_Request):
     category: Word = Field("general", description="A word to sort by.")
     subcategory: Word | None = Field(None, description="A finer one.")
     context_data: Object | None = Field(None, description="Structured context.")
-    importance_score: int = Field(50, ge=1, le=100, description="How much it matters.")
+    importance_score: Whole = Field(50, ge=1, le=100, description="How much it matters.")
     retrieval_triggers: Words | None = Field(None, description="Words or phrases that should bring it up.")
     project_context: Project | None = Field(
         None, description="The project it belongs to; else the session's."
     )
-    valid_from: AwareDatetime | None = Field(None, description="From when it holds.")
-    valid_to: AwareDatetime | None = Field(None, description="Until when it held.")
-    embed: bool = Field(
+    valid_from: Moment | None = Field(None, description="From when it holds.")
+    valid_to: Moment | None = Field(None, description="Until when it held.")
+    embed: Flag = Field(
         default=True,
         description="Make the vector at once. It follows from the worker otherwise, and where no model answers.",
     )
-    allow_credentials: bool = Field(
+    allow_credentials: Flag = Field(
         default=False, description="Take the text though it looks like it holds a credential."
     )
 
@@ -84,34 +97,36 @@ class RecallRequest(_Request):
     """A question to the memory."""
 
     query: LongText = Field(description="A question, keywords, an error message.")
-    max_results: int = Field(10, ge=1, le=100, description="So many at most.")
+    max_results: Whole = Field(10, ge=1, le=100, description="So many at most.")
     knowledge_types: list[KnowledgeType] | None = Field(None, max_length=10, description="Only these types.")
     categories: list[Word] | None = Field(None, max_length=100, description="Only these categories.")
     project_context: Project | None = Field(None, description="The project at hand.")
     tags: Words | None = Field(None, description="Only items with one of these triggers.")
-    min_importance: int | None = Field(None, ge=1, le=100, description="Only items at least this important.")
+    min_importance: Whole | None = Field(
+        None, ge=1, le=100, description="Only items at least this important."
+    )
     validation_statuses: list[ValidationStatus] | None = Field(
         None, max_length=4, description="Only these; else all that are not deprecated."
     )
-    created_after: AwareDatetime | None = Field(None, description="Only what was recorded after.")
-    created_before: AwareDatetime | None = Field(None, description="Only what was recorded before.")
-    updated_after: AwareDatetime | None = Field(None, description="Only what changed after.")
-    updated_before: AwareDatetime | None = Field(None, description="Only what changed before.")
+    created_after: Moment | None = Field(None, description="Only what was recorded after.")
+    created_before: Moment | None = Field(None, description="Only what was recorded before.")
+    updated_after: Moment | None = Field(None, description="Only what changed after.")
+    updated_before: Moment | None = Field(None, description="Only what changed before.")
     author: UUID | None = Field(None, description="Only items of this user.")
     recorded_in: UUID | None = Field(None, description="Only items recorded in this session.")
     context_data: Object | None = Field(None, description="Only items whose context holds this.")
-    as_of: AwareDatetime | None = Field(None, description="Answer as it would have been then.")
+    as_of: Moment | None = Field(None, description="Answer as it would have been then.")
     exclude_ids: list[UUID] | None = Field(None, max_length=1000, description="Not these items.")
     after_cursor: Line | None = Field(
         None, description="Continue after the result with this cursor, with all else the same."
     )
-    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Leave out what doesn't fit.")
-    rerank: bool | None = Field(
+    max_tokens: Whole | None = Field(None, ge=1, le=1_000_000, description="Leave out what doesn't fit.")
+    rerank: Flag | None = Field(
         None,
         description="Let the deployment's reranker order the best; else where there is one, on the first page.",
     )
-    explain: bool = Field(default=False, description="Tell every arm's rank, score and milliseconds.")
-    log: bool = Field(default=True, description="Count this as a use of what is found.")
+    explain: Flag = Field(default=False, description="Tell every arm's rank, score and milliseconds.")
+    log: Flag = Field(default=True, description="Count this as a use of what is found.")
 
 
 class Recalled(BaseModel):
@@ -145,7 +160,7 @@ class ContextRequest(_Request):
 
     situation: LongText = Field(description="What is going on, in words.")
     project_context: Project | None = Field(None, description="The project at hand.")
-    max_results: int = Field(20, ge=1, le=100, description="So many at most.")
+    max_results: Whole = Field(20, ge=1, le=100, description="So many at most.")
 
 
 class Contextual(BaseModel):
@@ -180,7 +195,7 @@ class GotchasRequest(_Request):
     """A problem that was met before, perhaps."""
 
     problem: LongText = Field(description="The error text as it is, or what goes wrong in words.")
-    max_results: int = Field(5, ge=1, le=100, description="So many at most.")
+    max_results: Whole = Field(5, ge=1, le=100, description="So many at most.")
 
 
 class AttemptMade(BaseModel):
