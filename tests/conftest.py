@@ -6,6 +6,7 @@ template. ``database`` is that clone alone, ``blank_database`` one that waits fo
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -115,6 +116,13 @@ def nobodys_environment() -> Generator[None]:
 def nobodys_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work where no `.env` is found and nothing is left behind."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Generator[None]:
+    """Have what a file's tests leave open found in that file, and not wherever memory is next swept."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

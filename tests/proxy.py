@@ -33,7 +33,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         self._lock = threading.Lock()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._pairs: list[tuple[socket.socket, socket.socket, threading.Thread]] = []
         self._doomed: set[socket.socket] = set()
         self._next: _Break | None = None
         self._met = threading.Event()
@@ -49,16 +49,18 @@ class Proxy:
         """End every connection now."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for end in pair:
+        for client, server, _ in pairs:
+            for end in (client, server):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
-        """Reset every connection now, as a machine that has forgotten them does."""
+        """Reset every connection, as a machine that has forgotten them does, and return when it is done."""
         with self._lock:
             pairs, self._pairs = self._pairs, []
-            self._doomed.update(client for client, _ in pairs)
+        self._doomed.update(client for client, _, _ in pairs)
+        for _, _, pump in pairs:
+            pump.join(5)
 
     def cut_after(self, words: bytes, *, passing: int = 0, resetting: bool = False) -> None:
         """Let the next request with these words through, and break its connection before the answer has arrived.
@@ -117,11 +119,11 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            with self._lock:
-                self._pairs.append((client, server))
             thread = threading.Thread(target=self._pump, args=(client, server), daemon=True)
+            with self._lock:
+                thread.start()
+                self._pairs.append((client, server, thread))
             self._threads.append(thread)
-            thread.start()
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         breaking: _Break | None = None

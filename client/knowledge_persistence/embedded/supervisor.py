@@ -530,7 +530,8 @@ def sign_up_local_user(home: Home, config: StackConfig) -> None:
             password=password,
         )
     except urllib.error.HTTPError as error:
-        detail = error.read(1000).decode(errors="replace")
+        with error:
+            detail = error.read(1000).decode(errors="replace")
         raise EmbeddedStackError(f"the local user can't be signed up: {error.code} {detail}") from error
     except (OSError, ValueError, KeyError) as error:
         raise EmbeddedStackError(f"the local user can't be signed up: {error!r}") from error
