@@ -502,6 +502,11 @@ def run_maintenance(worker: Worker) -> None:
 
 
 @act
+def check_vectors(worker: Worker) -> None:
+    _serve(worker, "check_vectors", max_vectors=worker.dice.choice((5, 500)))
+
+
+@act
 def create_session_partitions(worker: Worker) -> None:
     _serve(worker, "create_session_partitions", months_ahead=3)
 
@@ -634,6 +639,11 @@ class Crowd:
                     doomed["workspace_id"],
                     worker.persona.id,
                 )
+        # Small as it is, its vectors are looked up as a large one's.
+        self.world.superuser(
+            "insert into private.large_workspaces values (%s) on conflict do nothing", self.workspace
+        )
+        self.world.superuser("update private.vector_rounds set reached = null, finished_at = null")
         exported = self.admin.rpc("export_records", section="item", max_rows=3)
         return Set(
             items=ids("select id, created_at from public.knowledge_items where workspace_id = %s", 6),

@@ -35,7 +35,7 @@ from ._async.client import AsyncKnowledgeClient
 from ._async.direct import AsyncDirectTransport
 from ._target import read_embedded_stack
 from ._values import vector_text
-from .embedders import make_embedder, make_embedder_for
+from .embedders import BaseEmbedder, make_embedder, make_embedder_for
 from .errors import (
     APIError,
     ConfigurationError,
@@ -49,7 +49,7 @@ from .operations.metrics import DatabaseCollector, Health, serve_metrics
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 
     from .embedders import Embedder
     from .models import JSON, DueWork, EmbeddingJob, EmbeddingModel
@@ -62,6 +62,9 @@ _LEASE: Final = 120
 _MAINTENANCE: Final = 3600.0
 #: Seconds before the first, second, … attempt to reach the database again.
 _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+#: Vectors that are looked up at once: some tenths of a second for which new texts wait.
+_VECTORS: Final = 200
 
 #: With so many relationships waiting for a decision, none are looked for: whoever decides has enough to do.
 _UNDECIDED: Final = 100
@@ -193,10 +196,11 @@ class Worker:
         Raises:
             KnowledgePersistenceError: the database can't be reached, or refuses.
         """
-        async with self._client() as client:
-            await self._look_up_models(client)
-            while not self._stopping.is_set() and await self._work(client):
-                pass
+        with self._embedding():
+            async with self._client() as client:
+                await self._look_up_models(client)
+                while not self._stopping.is_set() and await self._work(client):
+                    pass
         return self.report
 
     async def run(self) -> Report:
@@ -207,9 +211,12 @@ class Worker:
             ConfigurationError: nothing can ever wait for it, or the port of its metrics is taken.
         """
         failures = 0
-        with serve_metrics(
-            self.metrics.registry, self.health, port=self.metrics_port, host=self.metrics_host
-        ) as port:
+        with (
+            self._embedding(),
+            serve_metrics(
+                self.metrics.registry, self.health, port=self.metrics_port, host=self.metrics_host
+            ) as port,
+        ):
             if port is not None:
                 log.info("metrics on http://%s:%d/metrics", self.metrics_host, port)
             while not self._stopping.is_set():
@@ -224,7 +231,9 @@ class Worker:
                             # A switch may have brought a model along.
                             await self._look_up_models(client)
                             while not self._stopping.is_set() and (
-                                await self._work(client) or await self._do_due_work(client)
+                                await self._work(client)
+                                or await self._do_due_work(client)
+                                or await client.check_vectors(max_vectors=_VECTORS)
                             ):
                                 pass
                             await self._wait(woken)
@@ -234,6 +243,16 @@ class Worker:
                     log.warning("%s; trying again in %.1f s", error, delay)
                     await self._pause(delay * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
         return self.report
+
+    @contextlib.contextmanager
+    def _embedding(self) -> Generator[None]:
+        """Close the embedders in the end."""
+        try:
+            yield
+        finally:
+            for embedder in (self.embedder, *self._embedders.values()):
+                if isinstance(embedder, BaseEmbedder):
+                    embedder.close()
 
     def health(self) -> Health:
         """Say whether the database has answered lately; may be asked from any thread."""

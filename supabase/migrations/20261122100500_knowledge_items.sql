@@ -323,6 +323,7 @@ returns setof public.recorded_knowledge
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'  -- as for search documents
 as $$
 #variable_conflict use_column
 declare

@@ -232,58 +232,90 @@ comment on function private.language_config(text, text) is
   'The text search configuration of the language that a text is plainly written in, else the given one.';
 
 -- definer because nobody writes search documents directly.
-create function private.refresh_search_documents(knowledge_ids uuid[])
+create function private.refresh_search_documents(knowledge_ids uuid[], beside uuid[] default '{}')
 returns void
 language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'  -- planning it costs more than running it for one item
 as $$
+declare
+  v_slice constant integer := 1000;
 begin
   perform from private.session_keys s
-    where s.session_id in (select k.created_in_session from public.knowledge_items k where k.id = any (knowledge_ids))
+    where s.session_id in (select k.created_in_session from public.knowledge_items k
+                            where k.id = any (knowledge_ids || beside))
     order by s.session_id for no key update;
+  if cardinality(knowledge_ids) + cardinality(beside) > v_slice then
+    -- First the own words of all, then what they have of their neighbours.
+    for i in 1..cardinality(knowledge_ids) by v_slice loop
+      perform private.refresh_search_documents(knowledge_ids[i:i + v_slice - 1], '{}');
+    end loop;
+    beside := knowledge_ids || beside;
+    for i in 1..cardinality(beside) by v_slice loop
+      perform private.refresh_search_documents('{}', beside[i:i + v_slice - 1]);
+    end loop;
+    return;
+  end if;
   insert into private.search_documents as d (knowledge_id, workspace_id, owner_id, session_id, is_shared, is_live,
     config, triggers, document, document_length)
+  -- Reading words out of a text is the work here: it is done once, and its neighbours get them from its document.
+  with own as materialized (
+    select k.id, c.config,
+           setweight(private.text_vector(c.config::regconfig, left(k.title, 10000)), 'A')
+             || setweight(private.text_vector(c.config::regconfig, left(array_to_string(k.retrieval_triggers, ' '), 10000)), 'A')
+             || setweight(private.text_vector(c.config::regconfig, k.content), 'B')
+             || setweight(to_tsvector(c.config::regconfig, lower(concat_ws(' ', k.category, k.subcategory, k.project_context,
+                  to_char(coalesce(k.valid_from, k.created_at) at time zone 'UTC', 'FMDay FMDD FMMonth YYYY')) collate pg_catalog."pg_c_utf8")), 'C')
+             as words
+      from public.knowledge_items k
+      join public.workspaces w on w.id = k.workspace_id
+      cross join lateral (
+        select coalesce(k.text_search_config,
+                 private.language_config(k.title || ' ' || k.content, w.text_search_config)) as config offset 0) c
+     where k.id = any (knowledge_ids)
+    union all
+    select b.knowledge_id, b.config, ts_filter(b.document, '{a,b,c}')
+      from private.search_documents b where b.knowledge_id = any (beside) and b.knowledge_id <> all (knowledge_ids)
+  )
   select k.id, k.workspace_id, k.owner_id, k.created_in_session,
          k.validation_status in ('validated', 'needs_update')
            or (k.validation_status = 'deprecated' and k.validated_at is not null),
-         k.validation_status <> 'deprecated' and k.superseded_by is null, c.config,
+         k.validation_status <> 'deprecated' and k.superseded_by is null, o.config,
          coalesce((select array_agg(distinct lower(btrim(t) collate pg_catalog."pg_c_utf8")) from unnest(k.retrieval_triggers) t where btrim(t) <> ''), '{}'),
          t.document, (select coalesce(sum(cardinality(positions)), 0) from unnest(t.document))
-    from public.knowledge_items k
-    join public.workspaces w on w.id = k.workspace_id
+    from own o
+    join public.knowledge_items k on k.id = o.id
     cross join lateral (
-      select string_agg(n.title || ' ' || n.content, ' ') as words
+      select array_agg(setweight(ts_filter(n.words, '{a,b}'), 'D') order by n.place) as words
         from (
-          (select b.* from public.knowledge_items b
-            where b.created_in_session = k.created_in_session and b.session_position < k.session_position
-              and b.validation_status <> 'deprecated' and b.superseded_by is null
-              and (b.validation_status in ('validated', 'needs_update')
-                   or (k.validation_status = 'pending' and b.owner_id = k.owner_id))
-            order by b.session_position desc limit 2)
+          select coalesce(x.words, d.document) as words, b.session_position as place
+            from (select b.* from public.knowledge_items b
+                   where b.created_in_session = k.created_in_session and b.session_position < k.session_position
+                     and b.validation_status <> 'deprecated' and b.superseded_by is null
+                     and (b.validation_status in ('validated', 'needs_update')
+                          or (k.validation_status = 'pending' and b.owner_id = k.owner_id))
+                   order by b.session_position desc limit 2) b
+            left join own x on x.id = b.id
+            left join private.search_documents d on d.knowledge_id = b.id
           union all
-          (select a.* from public.knowledge_items a
-            where a.created_in_session = k.created_in_session and a.session_position > k.session_position
-              and a.validation_status <> 'deprecated' and a.superseded_by is null
-              and (a.validation_status in ('validated', 'needs_update')
-                   or (k.validation_status = 'pending' and a.owner_id = k.owner_id))
-            order by a.session_position limit 2)
+          select coalesce(x.words, d.document), a.session_position
+            from (select a.* from public.knowledge_items a
+                   where a.created_in_session = k.created_in_session and a.session_position > k.session_position
+                     and a.validation_status <> 'deprecated' and a.superseded_by is null
+                     and (a.validation_status in ('validated', 'needs_update')
+                          or (k.validation_status = 'pending' and a.owner_id = k.owner_id))
+                   order by a.session_position limit 2) a
+            left join own x on x.id = a.id
+            left join private.search_documents d on d.knowledge_id = a.id
         ) n
-    ) neighbours
+       -- A tsvector has a megabyte at most.
+       where pg_column_size(n.words) < 100000
+    ) around
     cross join lateral (
-      select coalesce(k.text_search_config,
-               private.language_config(k.title || ' ' || k.content, w.text_search_config)) as config
-    ) c
-    cross join lateral (
-      select setweight(private.text_vector(c.config::regconfig, left(k.title, 10000)), 'A')
-          || setweight(private.text_vector(c.config::regconfig, left(array_to_string(k.retrieval_triggers, ' '), 10000)), 'A')
-          || setweight(private.text_vector(c.config::regconfig, k.content), 'B')
-          || setweight(to_tsvector(c.config::regconfig, lower(concat_ws(' ', k.category, k.subcategory, k.project_context,
-               to_char(coalesce(k.valid_from, k.created_at) at time zone 'UTC', 'FMDay FMDD FMMonth YYYY')) collate pg_catalog."pg_c_utf8")), 'C')
-          || setweight(private.text_vector(c.config::regconfig, left(neighbours.words, 50000)), 'D') as document
-    ) t
-   where k.id = any (knowledge_ids)
+      select o.words || coalesce(around.words[1], '') || coalesce(around.words[2], '')
+               || coalesce(around.words[3], '') || coalesce(around.words[4], '') as document offset 0) t
    order by k.id
   on conflict (knowledge_id) do update set
     workspace_id = excluded.workspace_id, owner_id = excluded.owner_id, session_id = excluded.session_id,
@@ -298,7 +330,8 @@ begin
   on conflict on constraint workspace_languages_pkey do nothing;
 end
 $$;
-comment on function private.refresh_search_documents(uuid[]) is 'Builds the search documents of these items anew.';
+comment on function private.refresh_search_documents(uuid[], uuid[]) is
+  'Builds the search documents of these items anew, and those of others from the words that they have and those of their neighbours.';
 
 -- definer because it reads items and writes documents that the writer may not see.
 create function private.refresh_inserted_documents()
@@ -308,9 +341,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform private.refresh_search_documents(array(
-    select i.id from inserted i
-    union
+  perform private.refresh_search_documents(array(select i.id from inserted i), array(
     select b.id
       from (select i.created_in_session, min(i.session_position) as first_position
               from inserted i where i.created_in_session is not null group by 1) s
@@ -335,9 +366,7 @@ begin
   perform from private.session_keys s where s.session_id = new.created_in_session for no key update;
   -- Its neighbour is whoever has fewer than two between that could be told instead: items that the workspace sees,
   -- and between pending items pending ones too.
-  perform private.refresh_search_documents(array(
-    select new.id
-    union
+  perform private.refresh_search_documents(array[new.id], array(
     select n.id
       from (
         select k.id, k.validation_status,
@@ -378,11 +407,11 @@ create trigger knowledge_items_refresh_updated
          old.text_search_config))
   execute function private.refresh_updated_documents();
 
-create type private.viewer as (sees_all boolean, user_id uuid, session_id uuid);
+create type private.viewer as (sees_all boolean, user_id uuid, session_id uuid, workspace_id uuid);
 comment on type private.viewer is 'Who looks into a workspace: all of it, or what is shared, their own and of their session.';
 
 -- definer because it reads memberships before the caller may; of a foreign workspace it tells nothing.
-create function private.viewer(workspace_id uuid)
+create function private.viewer(workspace_id uuid default null)
 returns private.viewer
 language plpgsql
 stable
@@ -392,22 +421,24 @@ as $$
 declare
   v_context record := private.request_context();  -- a forged context fails every request
   v_bound uuid := private.bound_workspace();
+  v_workspace uuid := coalesce(viewer.workspace_id, v_context.workspace_id);
   v_role text;
 begin
   if private.is_trusted() then
-    return row(true, v_context.user_id, v_context.session_id);
+    return row(true, v_context.user_id, v_context.session_id, v_workspace);
   end if;
   select m.role into v_role
     from public.workspace_members m
-   where m.workspace_id = viewer.workspace_id and m.user_id = v_context.user_id
+   where m.workspace_id = v_workspace and m.user_id = v_context.user_id
      and (v_bound is null or m.workspace_id = v_bound);
   if v_role is null then
     return null;
   end if;
-  return row(v_role in ('owner', 'maintainer'), v_context.user_id, v_context.session_id);
+  return row(v_role in ('owner', 'maintainer'), v_context.user_id, v_context.session_id, v_workspace);
 end
 $$;
-comment on function private.viewer(uuid) is 'How the caller looks into a workspace; null: not at all.';
+comment on function private.viewer(uuid) is
+  'How the caller looks into a workspace, or into the one of this request; null: not at all.';
 
 create type private.near_word as (word text, lexeme text);
 comment on type private.near_word is 'A word that nothing holds, and the lexeme of one that is nearly it.';
@@ -826,9 +857,10 @@ as $$
 begin
   insert into private.large_workspaces (workspace_id)
   select i.workspace_id
-    from (select distinct workspace_id from inserted) i
-   where not exists (select from private.large_workspaces l where l.workspace_id = i.workspace_id)
-     and exists (select from private.search_documents d where d.workspace_id = i.workspace_id offset 5000)
+    from (select distinct i.workspace_id
+            from inserted i left join private.large_workspaces l on l.workspace_id = i.workspace_id
+           where l.workspace_id is null offset 0) i  -- counted only where it isn't known yet
+   where exists (select from private.search_documents d where d.workspace_id = i.workspace_id offset 5000)
    order by i.workspace_id
   on conflict on constraint large_workspaces_pkey do nothing;
   return null;
@@ -840,7 +872,7 @@ create trigger search_documents_note_large after insert on private.search_docume
   for each statement execute function private.note_large_workspaces();
 
 revoke execute on function
-  private.refresh_search_documents(uuid[]), private.refresh_inserted_documents(), private.refresh_updated_documents(),
+  private.refresh_search_documents(uuid[], uuid[]), private.refresh_inserted_documents(), private.refresh_updated_documents(),
   private.viewer(uuid), private.rank_words(private.viewer, uuid, text, boolean, integer),
   private.rank_triggers(private.viewer, uuid, text, boolean, integer),
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),

@@ -168,20 +168,39 @@ set hnsw.ef_search = 100
 -- The planner can't know how far a walk has to go, and likes to fetch the whole workspace and sort it.
 set enable_sort = off
 as $$
+declare
+  v_found private.near_item[];
 begin
-  return query execute format($sql$
-    select k.id, 1 - ((v.embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1)
-      from private.item_vectors v
-      join public.knowledge_items k on k.id = v.knowledge_id
-     where v.embedding_model = %2$L and v.workspace_id = ($2).workspace_id and %3$s and %4$s
-     order by (v.embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1
-     limit $4
+  execute format($sql$
+    select array(
+      select row(k.id, 1 - ((v.embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1))::private.near_item
+        from private.item_vectors v
+        join public.knowledge_items k on k.id = v.knowledge_id
+       where v.embedding_model = %2$L and v.workspace_id = ($2).workspace_id and %3$s and %4$s
+       order by (v.embedding::extensions.halfvec(%1$s)) operator(extensions.<=>) $1
+       limit $4)
     $sql$, (scope.model).dimensions, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
-    using query_embedding::extensions.halfvec, filters, viewer, how_many;
+    into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many;
+  if cardinality(v_found) < how_many then
+    return;
+  end if;
+  return query execute format($sql$
+    select f.id, f.similarity
+      from (select u.id, u.similarity from unnest($5) u
+            union
+            select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
+              from private.stray_vectors s
+              join private.item_vectors v on v.knowledge_id = s.knowledge_id and v.embedding_model = s.embedding_model
+              join public.knowledge_items k on k.id = v.knowledge_id
+             where s.workspace_id = ($2).workspace_id and s.embedding_model = %1$L and %2$s and %3$s) f
+     order by f.similarity desc, f.id
+     limit $4
+    $sql$, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
+    using query_embedding::extensions.halfvec, filters, viewer, how_many, v_found;
 end
 $$;
 comment on function private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
-  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index.';
+  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index and among the strays; none where the index has met too few.';
 
 create function private.compare_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
@@ -211,6 +230,102 @@ $$;
 comment on function private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
   'The items nearest to a vector, visible to the viewer, by comparing all of the workspace.';
 
+-- What almost every search is: current items, and no filters. Its statements are written out for each model and planned
+-- once a connection; planning them costs as much as running them.
+create function private.write_plain_vectors()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_rule constant text := private.visible_conditions() || ' and ' || private.filter_conditions(
+    row(null, null, false, null, null, null, null, null, null, null, null, null, null, null, null, null, null)::private.item_filters);
+  v_branches text;
+begin
+  select string_agg(format($branch$
+  elsif (($5).model).name = %1$L then
+    v_found := array(
+      select row(k.id, 1 - v.distance)::private.near_item
+        from (select v.knowledge_id, (v.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) $1 as distance
+                from private.item_vectors v
+               where v.embedding_model = %1$L and v.workspace_id = ($2).workspace_id
+               order by (v.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) $1) v
+       cross join lateral (
+         select k.id from public.knowledge_items k where k.id = v.knowledge_id and %3$s offset 0) k
+       limit $4);$branch$, m.name, m.dimensions, v_rule), '' order by m.name)
+    into v_branches from public.embedding_models m;
+  execute format($function$
+create or replace function private.plain_vectors(
+  query_embedding extensions.halfvec, filters private.item_filters, viewer private.viewer, how_many integer,
+  scope private.vector_scope
+)
+returns setof private.near_item
+language plpgsql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+set hnsw.iterative_scan = 'relaxed_order'
+set hnsw.ef_search = 100
+-- As in walk_vectors; comparing all has no other way than to sort.
+set enable_sort = off
+as $body$
+declare
+  v_found private.near_item[];
+begin
+  if ($5).exact then
+    return query
+      select k.id, 1 - v.distance
+        from (select v.knowledge_id, v.embedding operator(extensions.<=>) $1 as distance
+                from private.item_vectors v
+               where v.workspace_id = ($2).workspace_id and v.embedding_model = (($5).model).name
+               order by 2, 1) v
+       cross join lateral (
+         select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
+       limit $4;%2$s
+  end if;
+  if cardinality(v_found) = $4 then
+    return query
+      select f.id, f.similarity
+        from (select u.id, u.similarity from unnest(v_found) u
+              union
+              select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
+                from private.stray_vectors s
+                join private.item_vectors v on v.knowledge_id = s.knowledge_id and v.embedding_model = s.embedding_model
+               cross join lateral (
+                 select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
+               where s.workspace_id = ($2).workspace_id and s.embedding_model = (($5).model).name) f
+       order by f.similarity desc, f.id
+       limit $4;
+  end if;
+end
+$body$
+    $function$, v_rule, v_branches);
+end
+$$;
+comment on function private.write_plain_vectors() is
+  'Writes private.plain_vectors for the models that there are.';
+select private.write_plain_vectors();
+comment on function private.plain_vectors(extensions.halfvec, private.item_filters, private.viewer, integer, private.vector_scope) is
+  'The items nearest to a vector, visible to the viewer, without filters: by comparing all, or by the model''s HNSW index and the strays; none where the index has met too few. Written by write_plain_vectors.';
+
+-- definer because a function belongs to its owner.
+create function private.follow_models()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform private.write_plain_vectors();
+  return null;
+end
+$$;
+comment on function private.follow_models() is 'Trigger: writes private.plain_vectors anew for another set of models.';
+create trigger embedding_models_follow after insert or delete or update of name, dimensions on public.embedding_models
+  for each row execute function private.follow_models();
+
 create function private.rank_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
   how_many integer
@@ -222,17 +337,24 @@ rows 100
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_plain constant boolean := not filters.include_retired and num_nonnulls(filters.knowledge_types, filters.categories,
+    filters.project_context, filters.tags, filters.min_importance, filters.created_after, filters.created_before,
+    filters.exclude_ids, filters.updated_after, filters.updated_before, filters.author_id, filters.session_id,
+    filters.context_data, filters.as_of) = 0;
   v_found private.near_item[];
 begin
-  if not scope.exact then
+  if v_plain then
+    v_found := array(
+      select n from private.plain_vectors(query_embedding::extensions.halfvec, filters, viewer, how_many, scope) n);
+  elsif not scope.exact then
     v_found := array(select n from private.walk_vectors(viewer, query_embedding, scope, filters, how_many) n);
-    if cardinality(v_found) = how_many then
-      return query select * from unnest(v_found);
-      return;
-    end if;
-    -- The walk ended before it had met enough that may be shown: they are few among many, and are compared all.
   end if;
-  return query select * from private.compare_vectors(viewer, query_embedding, scope, filters, how_many);
+  -- Where a walk ended before it had met enough that may be shown, they are few among many, and are compared all.
+  if cardinality(v_found) = how_many or v_plain and scope.exact then
+    return query select * from unnest(v_found);
+  else
+    return query select * from private.compare_vectors(viewer, query_embedding, scope, filters, how_many);
+  end if;
 end
 $$;
 comment on function private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
@@ -260,6 +382,33 @@ $$;
 comment on function private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer) is
   'rank_vectors for the caller.';
 
+-- definer for the same reason.
+create function private.similar_items(
+  query_embedding extensions.vector, embedding_model text, filters private.item_filters, how_many integer,
+  similarity_threshold double precision
+)
+returns setof private.near_item
+language plpgsql
+stable
+rows 10
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_viewer private.viewer := private.viewer();
+  v_scope private.vector_scope := private.vector_scope(v_viewer.workspace_id, embedding_model, query_embedding);
+begin
+  if v_viewer.sees_all is not null then
+    filters.workspace_id := v_viewer.workspace_id;
+    return query
+      select * from private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many) n
+       where n.similarity >= coalesce(similar_items.similarity_threshold, (v_scope.model).similarity_threshold);
+  end if;
+end
+$$;
+comment on function private.similar_items(extensions.vector, text, private.item_filters, integer, double precision) is
+  'The items of this request''s workspace that are nearest to a vector, down to a threshold, by default the model''s.';
+
 create function public.find_similar_knowledge(
   query_embedding extensions.vector, knowledge_type_filter text default null, limit_results integer default 10,
   similarity_threshold double precision default null, embedding_model text default null
@@ -273,7 +422,6 @@ as $$
 #variable_conflict use_column
 declare
   v_filters private.item_filters;
-  v_scope private.vector_scope;
 begin
   if query_embedding is null then
     perform private.fail('PT400', 'query_embedding is missing', 'search_knowledge searches without a vector');
@@ -281,18 +429,16 @@ begin
   if limit_results is null or limit_results not between 1 and 1000 then
     perform private.fail('PT400', 'limit_results is between 1 and 1000');
   end if;
-  v_filters.workspace_id := private.current_workspace();
   v_filters.validation_statuses := '{pending,validated,needs_update}';
   v_filters.include_retired := false;
   if knowledge_type_filter is not null then
     v_filters.knowledge_types := array[knowledge_type_filter];
   end if;
-  v_scope := private.vector_scope(v_filters.workspace_id, find_similar_knowledge.embedding_model, query_embedding);
   return query
     select k.id, k.title::text, k.content, n.similarity, k.knowledge_type::text
-      from private.nearest_items(query_embedding, v_scope, v_filters, limit_results) n
+      from private.similar_items(query_embedding, find_similar_knowledge.embedding_model, v_filters, limit_results,
+             find_similar_knowledge.similarity_threshold) n
       join public.knowledge_items k on k.id = n.id
-     where n.similarity >= coalesce(find_similar_knowledge.similarity_threshold, (v_scope.model).similarity_threshold)
      order by n.similarity desc, n.id;
 end
 $$;
@@ -438,8 +584,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_viewer private.viewer := private.viewer((filters).workspace_id);
-  v_workspace uuid := (filters).workspace_id;
+  v_viewer private.viewer := private.viewer();
+  v_workspace uuid := v_viewer.workspace_id;
   -- How many candidates an arm nominates. The same on every page, since scores are relative to the candidates.
   v_pool constant integer := case when rank_knowledge.max_results <= 100 then 100 else 1000 end;
   -- Words and triggers know no filters: where there are any, more of what they nominate is looked at.
@@ -463,8 +609,9 @@ declare
   v_clock timestamptz[] := array[clock_timestamp()];
 begin
   if v_viewer.sees_all is null then
-    return;
+    return;  -- nor has a user anything to find who has not written anything
   end if;
+  filters.workspace_id := v_workspace;
   select coalesce((w.retrieval_weights ->> 'meaning')::double precision, 0.8),
          coalesce((w.retrieval_weights ->> 'triggers')::double precision, 0.6),
          coalesce((w.retrieval_weights ->> 'neighbours')::double precision, 0.1),
@@ -625,7 +772,7 @@ as $$
 declare
   v_text text := nullif(btrim(search_knowledge.query_text), '');
   v_filters private.item_filters := row(
-    private.current_workspace(),
+    null,  -- this request's
     coalesce(search_knowledge.validation_statuses, '{pending,validated,needs_update}'),
     coalesce(search_knowledge.validation_statuses && '{deprecated}', false),
     search_knowledge.knowledge_types, search_knowledge.categories, search_knowledge.project_context,
@@ -648,9 +795,6 @@ begin
     end if;
     -- The next page is ranked as of the same moment as the first.
     v_now := to_timestamp(v_after[3]::double precision);
-  end if;
-  if v_filters.workspace_id is null then
-    return;  -- a user who has not written anything has nothing to find
   end if;
   return query
     select k.id, k.title::text, k.content, k.knowledge_type::text, k.category::text, k.project_context::text,
@@ -763,9 +907,13 @@ revoke execute on function
   private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.plain_vectors(extensions.halfvec, private.item_filters, private.viewer, integer, private.vector_scope),
+  private.write_plain_vectors(), private.follow_models(),
+  private.similar_items(extensions.vector, text, private.item_filters, integer, double precision),
   private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean),
   private.vector_scope(uuid, text, extensions.vector),
   private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.similar_items(extensions.vector, text, private.item_filters, integer, double precision),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean),
   public.recall_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean),
@@ -776,6 +924,7 @@ grant execute on function
   private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean),
   private.vector_scope(uuid, text, extensions.vector),
   private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
+  private.similar_items(extensions.vector, text, private.item_filters, integer, double precision),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean),
   public.get_contextual_knowledge(text, text, integer, extensions.vector, text)

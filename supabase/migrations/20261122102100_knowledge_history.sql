@@ -341,14 +341,16 @@ begin
   -- Documents are widened by the two nearest neighbours that may be told, past any that may not; which those were
   -- when a document was built need not be those of today. So besides the close ones: all of the session that hold
   -- every word of what is gone. Where the workspace is gone too, nothing is left to refresh.
-  perform private.refresh_search_documents(array(
+  perform private.refresh_search_documents('{}', array(
     select distinct k.id
       from erased e
       join public.workspaces w on w.id = e.workspace_id
       join public.knowledge_items k on k.created_in_session = e.created_in_session
       join private.search_documents d on d.knowledge_id = k.id
       cross join lateral (
-        select tsvector_to_array(private.text_vector(d.config::regconfig, left(e.title || ' ' || e.content, 50000))) as words) x
+        select tsvector_to_array(private.text_vector(
+                 coalesce(e.text_search_config, private.language_config(e.title || ' ' || e.content, w.text_search_config))::regconfig,
+                 e.title || ' ' || e.content)) as words offset 0) x
      where abs(k.session_position - e.session_position) <= 16 or x.words <@ tsvector_to_array(d.document)));
   return null;
 end

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -199,8 +201,21 @@ def serve() -> Iterator[Callable[..., Server]]:
         server.close()
 
 
+#: What a test has made, and what is closed after it.
+_made: list[OpenAICompatibleEmbedder] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while _made:
+        _made.pop().close()
+
+
 def embedder_for(server: Server, **options: Any) -> OpenAICompatibleEmbedder:
-    return OpenAICompatibleEmbedder(**{"model": "tiny", "base_url": server.url, "api_key": "k-1"} | options)
+    values = {"model": "tiny", "base_url": server.url, "api_key": "k-1"} | options
+    _made.append(OpenAICompatibleEmbedder(**values))
+    return _made[-1]
 
 
 def test_many_texts_go_in_batches_and_come_back_in_order(serve: Callable[..., Server]) -> None:
@@ -291,6 +306,28 @@ def test_a_server_that_hangs_is_given_up(serve: Callable[..., Server]) -> None:
         embedder_for(server, timeout=0.2, max_retries=1).embed_query("x")
     assert time.monotonic() - started < 5
     released.set()
+
+
+def test_what_is_closed_keeps_no_connection_and_may_be_used_again() -> None:
+    body = json.dumps({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [1.0]}]})
+    answer = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        embedder = OpenAICompatibleEmbedder(
+            model="m", base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1", max_retries=0
+        )
+        for text in ("once", "again"):
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(embedder.embed_query, text)
+                line, _ = listener.accept()
+                with line:
+                    line.settimeout(10)
+                    while text.encode() not in line.recv(65536):
+                        pass
+                    line.sendall(answer.encode())
+                    assert asked.result(10).tolist() == [1.0]
+                    embedder.close()
+                    assert line.recv(1) == b"", "the connection is still there"
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

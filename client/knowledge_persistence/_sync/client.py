@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from knowledge_persistence._target import DirectTarget, resolve_target
 from knowledge_persistence._values import JsonArgument, RequestContext, is_id, to_id
-from knowledge_persistence.embedders import make_embedder
+from knowledge_persistence.embedders import BaseEmbedder, make_embedder
 from knowledge_persistence.errors import NotFoundError
 from knowledge_persistence.models import (
     ArchivedMonth,
@@ -58,6 +58,7 @@ class KnowledgeClient(Memory, TokenMethods):
         session: the session to work in, by id or identifier.
         project: the project context of what is recorded, unless said otherwise.
         reranker: what reorders what a search finds; None: nothing does.
+        owns_embedder: whether closing this closes the embedder, too.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class KnowledgeClient(Memory, TokenMethods):
         session: UUID | str | None = None,
         project: str | None = None,
         reranker: BoundedReranker | None = None,
+        owns_embedder: bool = False,
     ) -> None:
+        self._owns_embedder = owns_embedder
         self.core = self._core = Core(
             transport, embedder, workspace=workspace, session=session, reranker=reranker
         )
@@ -101,6 +104,8 @@ class KnowledgeClient(Memory, TokenMethods):
     def close(self) -> None:
         """Let go of every connection."""
         self._core.transport.close()
+        if self._owns_embedder and isinstance(self._core.embedder, BaseEmbedder):
+            self._core.embedder.close()
 
     def _request_context(self) -> RequestContext:
         return self._core.context()
@@ -372,6 +377,23 @@ class KnowledgeClient(Memory, TokenMethods):
         rows = self._core.call("run_maintenance", {}, RequestContext(), mode="repeatable")
         return [from_row(MaintenanceOutcome, row) for row in rows]
 
+    def check_vectors(self, *, max_vectors: int = 500) -> int:
+        """Look vectors of large workspaces up by their index, as the service: what it misses is compared always.
+
+        Args:
+            max_vectors: how many at most, 1 to 10,000; about a millisecond each.
+
+        Returns:
+            how many; 0: none is due.
+
+        Raises:
+            PermissionDeniedError: the caller is not the service.
+        """
+        rows = self._core.call(
+            "check_vectors", {"max_vectors": max_vectors}, RequestContext(), mode="repeatable"
+        )
+        return cast("int", rows[0]["check_vectors"])
+
     def archive_sessions(self, month: str, *, dry_run: bool = False) -> ArchivedMonth:
         """Move a month's sessions and their links out of the live tables, as the service.
 
@@ -602,6 +624,7 @@ def connect(
         session=session or settings.session,
         project=project or settings.project,
         reranker=None if reranker is None else BoundedReranker(reranker, seconds=settings.rerank_seconds),
+        owns_embedder=embedder == "default",
     )
 
 

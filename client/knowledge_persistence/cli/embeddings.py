@@ -28,7 +28,13 @@ DatabaseOption = Annotated[
 ]
 
 _USAGE: Final = 2
-_STEPS: Final = {"embed": "embedding", "index": "building the index", "swap": "swapping", "settle": "moving"}
+_STEPS: Final = {
+    "embed": "embedding",
+    "index": "building the index",
+    "check": "checking the index",
+    "swap": "swapping",
+    "settle": "moving",
+}
 
 
 def register(app: typer.Typer) -> None:

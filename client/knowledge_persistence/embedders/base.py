@@ -110,6 +110,14 @@ class BaseEmbedder(ABC):
                 )
             return self._siblings[name]
 
+    def close(self) -> None:
+        """Let go of the connections, and of the siblings'. It may be used again, and then makes new ones."""
+        with self._cache_lock:
+            siblings = list(self._siblings.values())
+        for sibling in siblings:
+            if isinstance(sibling, BaseEmbedder):
+                sibling.close()
+
     @property
     def name(self) -> str:
         """The name under which the model is registered."""

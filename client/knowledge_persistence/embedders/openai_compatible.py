@@ -89,6 +89,13 @@ class OpenAICompatibleEmbedder(BaseEmbedder):
             )
         return self._client
 
+    def close(self) -> None:
+        """Let go of the connections, see `BaseEmbedder.close`."""
+        super().close()
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _batches(self, texts: Sequence[str]) -> Iterator[list[str]]:
         batch: list[str] = []
         characters = 0

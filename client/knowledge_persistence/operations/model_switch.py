@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _LOOK: Final = 1.0
 #: Items that move at once after the swap.
 _SETTLE: Final = 500
+#: Some seconds' worth of looking vectors up.
+_CHECK: Final = "select public.check_vectors(2000, %s) as checked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ async def switch_embedding_model(
         model: the new model.
         embedder: embeds with it, beside the workers that can; None: they do all of it.
         accept_failed: swap although some items can't be embedded: they are found by their words, and tried again.
-        progress: told the step (embed, index, swap, settle) and how far it is.
+        progress: told the step (embed, index, check, swap, settle) and how far it is.
 
     Returns:
         how it was when the new model served every item; None when it did so already.
@@ -195,6 +197,10 @@ async def _fill_and_swap(
         if not status.index_valid:
             progress("index", status)
             await _build_index(connection, status)
+        # What the new index does not find is to be known before it serves.
+        progress("check", status)
+        while (await _call(connection, _CHECK, [status.to_model]))[0]["checked"]:
+            pass
         progress("swap", status)
         [swap] = await _call(connection, "select * from public.swap_embedding_model(%s)", [accept_failed])
         if swap["outcome"] == "swapped":
