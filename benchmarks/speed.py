@@ -346,7 +346,8 @@ class Speed:
         self, stack: ExitStack, tenant: Tenant, workspace: str | None, asked: dict[str, NDArray[np.float32]]
     ) -> dict[str, Callable[[int], object]]:
         questions = list(asked)
-        vectors = [as_text(vector) for vector in asked.values()]
+        arrays = list(asked.values())
+        vectors = [as_text(vector) for vector in arrays]
         raw = stack.enter_context(psycopg.connect(self.info.database_url, autocommit=True))
         raw.prepare_threshold = 0
 
@@ -372,7 +373,7 @@ class Speed:
             BARE: bare(_BARE),
             BARE_WORDS: bare(_BARE_WORDS),
             BY_HAND: bare(_BY_HAND),
-            SIMILAR: lambda number: memory.find_similar(questions[number], similarity_threshold=-1),
+            SIMILAR: lambda number: memory.find_similar(arrays[number], similarity_threshold=-1),
             SEARCH: lambda number: memory.search(questions[number]),
             RECALL: lambda number: memory.recall(questions[number]),
         }

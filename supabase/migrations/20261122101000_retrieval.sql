@@ -285,7 +285,14 @@ begin
          select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
        limit $4;%2$s
   end if;
-  if cardinality(v_found) = $4 then
+  if v_found is null or cardinality(v_found) < $4 then
+    return;
+  elsif not exists (
+    select from private.stray_vectors s
+     where s.workspace_id = ($2).workspace_id and s.embedding_model = (($5).model).name
+  ) then
+    return query select u.id, u.similarity from unnest(v_found) u;
+  else
     return query
       select f.id, f.similarity
         from (select u.id, u.similarity from unnest(v_found) u
