@@ -157,10 +157,9 @@ create function private.walk_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
   how_many integer
 )
-returns setof private.near_item
+returns private.near_item[]
 language plpgsql
 stable
-rows 100
 set search_path = pg_catalog, pg_temp
 -- The index walk goes on until enough rows pass the rule and the filters.
 set hnsw.iterative_scan = 'relaxed_order'
@@ -182,49 +181,54 @@ begin
     $sql$, (scope.model).dimensions, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
     into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many;
   if cardinality(v_found) < how_many then
-    return;
+    return null;
   end if;
-  return query execute format($sql$
-    select f.id, f.similarity
-      from (select u.id, u.similarity from unnest($5) u
-            union
-            select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
-              from private.stray_vectors s
-              join private.item_vectors v on v.knowledge_id = s.knowledge_id and v.embedding_model = s.embedding_model
-              join public.knowledge_items k on k.id = v.knowledge_id
-             where s.workspace_id = ($2).workspace_id and s.embedding_model = %1$L and %2$s and %3$s) f
-     order by f.similarity desc, f.id
-     limit $4
+  execute format($sql$
+    select array(
+      select row(f.id, f.similarity)::private.near_item
+        from (select u.id, u.similarity from unnest($5) u
+              union
+              select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
+                from private.stray_vectors s
+                join private.item_vectors v on v.knowledge_id = s.knowledge_id and v.embedding_model = s.embedding_model
+                join public.knowledge_items k on k.id = v.knowledge_id
+               where s.workspace_id = ($2).workspace_id and s.embedding_model = %1$L and %2$s and %3$s) f
+       order by f.similarity desc, f.id
+       limit $4)
     $sql$, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
-    using query_embedding::extensions.halfvec, filters, viewer, how_many, v_found;
+    into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many, v_found;
+  return v_found;
 end
 $$;
 comment on function private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
-  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index and among the strays; none where the index has met too few.';
+  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index and among the strays; null where the index has met too few.';
 
 create function private.compare_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
   how_many integer
 )
-returns setof private.near_item
+returns private.near_item[]
 language plpgsql
 stable
-rows 100
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_found private.near_item[];
 begin
   -- Sorted by an expression that no index is sorted by: every vector of the workspace is compared.
-  return query execute format($sql$
-    select k.id, 1 - v.distance
-      from (select v.knowledge_id, v.embedding operator(extensions.<=>) $1 as distance
-              from private.item_vectors v
-             where v.embedding_model = %1$L and v.workspace_id = ($2).workspace_id) v
-      join public.knowledge_items k on k.id = v.knowledge_id
-     where %2$s and %3$s
-     order by v.distance, k.id
-     limit $4
+  execute format($sql$
+    select array(
+      select row(k.id, 1 - v.distance)::private.near_item
+        from (select v.knowledge_id, v.embedding operator(extensions.<=>) $1 as distance
+                from private.item_vectors v
+               where v.embedding_model = %1$L and v.workspace_id = ($2).workspace_id) v
+        join public.knowledge_items k on k.id = v.knowledge_id
+       where %2$s and %3$s
+       order by v.distance, k.id
+       limit $4)
     $sql$, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
-    using query_embedding::extensions.halfvec, filters, viewer, how_many;
+    into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many;
+  return v_found;
 end
 $$;
 comment on function private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
@@ -260,10 +264,9 @@ create or replace function private.plain_vectors(
   query_embedding extensions.halfvec, filters private.item_filters, viewer private.viewer, how_many integer,
   scope private.vector_scope
 )
-returns setof private.near_item
+returns private.near_item[]
 language plpgsql
 stable
-rows 100
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = 'force_generic_plan'
 set hnsw.iterative_scan = 'relaxed_order'
@@ -275,26 +278,22 @@ declare
   v_found private.near_item[];
 begin
   if ($5).exact then
-    return query
-      select k.id, 1 - v.distance
+    return array(
+      select row(k.id, 1 - v.distance)::private.near_item
         from (select v.knowledge_id, v.embedding operator(extensions.<=>) $1 as distance
                 from private.item_vectors v
                where v.workspace_id = ($2).workspace_id and v.embedding_model = (($5).model).name
                order by 2, 1) v
        cross join lateral (
          select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
-       limit $4;%2$s
+       limit $4);%2$s
   end if;
-  if v_found is null or cardinality(v_found) < $4 then
-    return;
-  elsif not exists (
+  if cardinality(v_found) = $4 and exists (
     select from private.stray_vectors s
      where s.workspace_id = ($2).workspace_id and s.embedding_model = (($5).model).name
   ) then
-    return query select u.id, u.similarity from unnest(v_found) u;
-  else
-    return query
-      select f.id, f.similarity
+    v_found := array(
+      select row(f.id, f.similarity)::private.near_item
         from (select u.id, u.similarity from unnest(v_found) u
               union
               select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
@@ -304,8 +303,9 @@ begin
                  select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
                where s.workspace_id = ($2).workspace_id and s.embedding_model = (($5).model).name) f
        order by f.similarity desc, f.id
-       limit $4;
+       limit $4);
   end if;
+  return case when cardinality(v_found) = $4 then v_found end;
 end
 $body$
     $function$, v_rule, v_branches);
@@ -315,7 +315,7 @@ comment on function private.write_plain_vectors() is
   'Writes private.plain_vectors for the models that there are.';
 select private.write_plain_vectors();
 comment on function private.plain_vectors(extensions.halfvec, private.item_filters, private.viewer, integer, private.vector_scope) is
-  'The items nearest to a vector, visible to the viewer, without filters: by comparing all, or by the model''s HNSW index and the strays; none where the index has met too few. Written by write_plain_vectors.';
+  'The items nearest to a vector, visible to the viewer, without filters: by comparing all, or by the model''s HNSW index and the strays; null where the index has met too few. Written by write_plain_vectors.';
 
 -- definer because a function belongs to its owner.
 create function private.follow_models()
@@ -337,10 +337,9 @@ create function private.rank_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
   how_many integer
 )
-returns setof private.near_item
+returns private.near_item[]
 language plpgsql
 stable
-rows 100
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -351,17 +350,12 @@ declare
   v_found private.near_item[];
 begin
   if v_plain then
-    v_found := array(
-      select n from private.plain_vectors(query_embedding::extensions.halfvec, filters, viewer, how_many, scope) n);
+    v_found := private.plain_vectors(query_embedding::extensions.halfvec, filters, viewer, how_many, scope);
   elsif not scope.exact then
-    v_found := array(select n from private.walk_vectors(viewer, query_embedding, scope, filters, how_many) n);
+    v_found := private.walk_vectors(viewer, query_embedding, scope, filters, how_many);
   end if;
   -- Where a walk ended before it had met enough that may be shown, they are few among many, and are compared all.
-  if cardinality(v_found) = how_many or v_plain and scope.exact then
-    return query select * from unnest(v_found);
-  else
-    return query select * from private.compare_vectors(viewer, query_embedding, scope, filters, how_many);
-  end if;
+  return coalesce(v_found, private.compare_vectors(viewer, query_embedding, scope, filters, how_many));
 end
 $$;
 comment on function private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
@@ -382,7 +376,7 @@ declare
   v_viewer private.viewer := private.viewer((filters).workspace_id);
 begin
   if v_viewer.sees_all is not null then
-    return query select * from private.rank_vectors(v_viewer, query_embedding, scope, filters, how_many);
+    return query select * from unnest(private.rank_vectors(v_viewer, query_embedding, scope, filters, how_many));
   end if;
 end
 $$;
@@ -408,7 +402,7 @@ begin
   if v_viewer.sees_all is not null then
     filters.workspace_id := v_viewer.workspace_id;
     return query
-      select * from private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many) n
+      select * from unnest(private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many)) n
        where n.similarity >= coalesce(similar_items.similarity_threshold, (v_scope.model).similarity_threshold);
   end if;
 end
@@ -628,8 +622,7 @@ begin
   if rank_knowledge.query_embedding is not null then
     v_scope := private.vector_scope(v_workspace, rank_knowledge.embedding_model, rank_knowledge.query_embedding);
     v_threshold := (v_scope.model).similarity_threshold;
-    v_near := array(
-      select n from private.rank_vectors(v_viewer, rank_knowledge.query_embedding, v_scope, filters, v_pool) n);
+    v_near := private.rank_vectors(v_viewer, rank_knowledge.query_embedding, v_scope, filters, v_pool);
   end if;
   v_clock := v_clock || clock_timestamp();
   if rank_knowledge.query_text is not null then
