@@ -120,6 +120,32 @@ comment on function private.visible_conditions() is
 create type private.vector_scope as (model public.embedding_models, exact boolean);
 comment on type private.vector_scope is 'The model whose vectors a search compares, and whether it compares all of them.';
 
+create function private.scope_of(workspace_id uuid, embedding_model text, query_embedding extensions.vector)
+returns private.vector_scope
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope private.vector_scope;
+begin
+  select m, l.workspace_id is null into v_scope.model, v_scope.exact
+    from public.embedding_models m
+    left join public.workspaces w on w.id = scope_of.workspace_id
+    left join private.large_workspaces l on l.workspace_id = w.id
+   where case when scope_of.embedding_model is not null then m.name = scope_of.embedding_model
+              when w.embedding_model is not null then m.name = w.embedding_model
+              else m.is_default end;
+  if (v_scope.model).dimensions is distinct from extensions.vector_dims(query_embedding) then
+    perform private.require_model(
+      coalesce(scope_of.embedding_model, private.model_of_workspace(scope_of.workspace_id)), query_embedding);
+  end if;
+  return v_scope;
+end
+$$;
+comment on function private.scope_of(uuid, text, extensions.vector) is
+  'The model to compare a vector with (the one named, else the workspace''s) and the way; an error when it is unknown or the vector''s length is not its.';
+
 -- definer because large_workspaces is not the caller's to read. Of a foreign workspace it tells nothing.
 create function private.vector_scope(workspace_id uuid, embedding_model text, query_embedding extensions.vector)
 returns private.vector_scope
@@ -128,27 +154,16 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_scope private.vector_scope;
 begin
-  select m, l.workspace_id is null into v_scope.model, v_scope.exact
-    from public.embedding_models m
-    left join public.workspaces w on w.id = vector_scope.workspace_id
-      and (private.is_trusted() or exists (
-        select from public.workspace_members u where u.workspace_id = w.id and u.user_id = auth.uid()))
-    left join private.large_workspaces l on l.workspace_id = w.id
-   where case when vector_scope.embedding_model is not null then m.name = vector_scope.embedding_model
-              when w.embedding_model is not null then m.name = w.embedding_model
-              else m.is_default end;
-  if (v_scope.model).dimensions is distinct from extensions.vector_dims(query_embedding) then
-    perform private.require_model(
-      coalesce(vector_scope.embedding_model, private.model_of_workspace(vector_scope.workspace_id)), query_embedding);
-  end if;
-  return v_scope;
+  return private.scope_of(
+    (select w.id from public.workspaces w
+      where w.id = vector_scope.workspace_id
+        and (private.is_trusted() or exists (
+          select from public.workspace_members u where u.workspace_id = w.id and u.user_id = auth.uid()))),
+    embedding_model, query_embedding);
 end
 $$;
-comment on function private.vector_scope(uuid, text, extensions.vector) is
-  'The model to compare a vector with (the one named, else the workspace''s) and the way; an error when it is unknown or the vector''s length is not its.';
+comment on function private.vector_scope(uuid, text, extensions.vector) is 'scope_of for the caller.';
 
 create type private.near_item as (id uuid, similarity double precision);
 comment on type private.near_item is 'An item with its cosine similarity to what was asked.';
@@ -397,7 +412,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_viewer private.viewer := private.viewer();
-  v_scope private.vector_scope := private.vector_scope(v_viewer.workspace_id, embedding_model, query_embedding);
+  v_scope private.vector_scope := private.scope_of(v_viewer.workspace_id, embedding_model, query_embedding);
 begin
   if v_viewer.sees_all is not null then
     filters.workspace_id := v_viewer.workspace_id;
@@ -620,7 +635,7 @@ begin
     into v_weights from public.workspaces w where w.id = v_workspace;
 
   if rank_knowledge.query_embedding is not null then
-    v_scope := private.vector_scope(v_workspace, rank_knowledge.embedding_model, rank_knowledge.query_embedding);
+    v_scope := private.scope_of(v_workspace, rank_knowledge.embedding_model, rank_knowledge.query_embedding);
     v_threshold := (v_scope.model).similarity_threshold;
     v_near := private.rank_vectors(v_viewer, rank_knowledge.query_embedding, v_scope, filters, v_pool);
   end if;
@@ -911,7 +926,7 @@ revoke execute on function
   private.write_plain_vectors(), private.follow_models(),
   private.similar_items(extensions.vector, text, private.item_filters, integer, double precision),
   private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean),
-  private.vector_scope(uuid, text, extensions.vector),
+  private.scope_of(uuid, text, extensions.vector), private.vector_scope(uuid, text, extensions.vector),
   private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
   private.similar_items(extensions.vector, text, private.item_filters, integer, double precision),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
