@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -33,6 +34,10 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+#: How a request ends that gets no answer, or half of one.
+NO_ANSWER = (OSError, http.client.HTTPException)
 
 
 def request(
@@ -121,7 +126,7 @@ class RunningStack:
             return False
         try:
             return self.call("/healthz").status == 200
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+        except NO_ANSWER:
             return False
 
     def wait_whole(self) -> None:

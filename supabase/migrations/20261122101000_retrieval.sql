@@ -403,10 +403,9 @@ create function private.similar_items(
   query_embedding extensions.vector, embedding_model text, filters private.item_filters, how_many integer,
   similarity_threshold double precision
 )
-returns setof private.near_item
+returns private.near_item[]
 language plpgsql
 stable
-rows 10
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -416,10 +415,11 @@ declare
 begin
   if v_viewer.sees_all is not null then
     filters.workspace_id := v_viewer.workspace_id;
-    return query
-      select * from unnest(private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many)) n
-       where n.similarity >= coalesce(similar_items.similarity_threshold, (v_scope.model).similarity_threshold);
+    return array(
+      select n from unnest(private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many)) n
+       where n.similarity >= coalesce(similar_items.similarity_threshold, (v_scope.model).similarity_threshold));
   end if;
+  return null;
 end
 $$;
 comment on function private.similar_items(extensions.vector, text, private.item_filters, integer, double precision) is
@@ -438,6 +438,7 @@ as $$
 #variable_conflict use_column
 declare
   v_filters private.item_filters;
+  v_near private.near_item[];
 begin
   if query_embedding is null then
     perform private.fail('PT400', 'query_embedding is missing', 'search_knowledge searches without a vector');
@@ -450,10 +451,11 @@ begin
   if knowledge_type_filter is not null then
     v_filters.knowledge_types := array[knowledge_type_filter];
   end if;
+  v_near := private.similar_items(query_embedding, find_similar_knowledge.embedding_model, v_filters, limit_results,
+    find_similar_knowledge.similarity_threshold);
   return query
     select k.id, k.title::text, k.content, n.similarity, k.knowledge_type::text
-      from private.similar_items(query_embedding, find_similar_knowledge.embedding_model, v_filters, limit_results,
-             find_similar_knowledge.similarity_threshold) n
+      from unnest(v_near) n
       join public.knowledge_items k on k.id = n.id
      order by n.similarity desc, n.id;
 end
@@ -624,8 +626,8 @@ declare
   v_candidates private.candidate[];
   v_clock timestamptz[] := array[clock_timestamp()];
 begin
-  if v_viewer.sees_all is null then
-    return;  -- nor has a user anything to find who has not written anything
+  if v_viewer.sees_all is null or v_workspace is null then
+    return;  -- who has not written anything has nothing to find
   end if;
   filters.workspace_id := v_workspace;
   select coalesce((w.retrieval_weights ->> 'meaning')::double precision, 0.8),

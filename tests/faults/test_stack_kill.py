@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import urllib.error
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,7 +16,7 @@ import pytest
 
 from databases import short_directory
 from knowledge_persistence.embedded.processes import wait_until
-from stacks import RunningStack, new_stack
+from stacks import NO_ANSWER, RunningStack, new_stack
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -50,7 +49,7 @@ def restarts(stack: RunningStack, part: str) -> int:
 def serves(stack: RunningStack) -> bool:
     try:
         return stack.call("/healthz").status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
+    except NO_ANSWER:
         return False
 
 
@@ -179,7 +178,7 @@ def test_two_hundred_acknowledged_writes_survive_the_killing(running: RunningSta
                     answer = running.call(
                         "/rest/v1/rpc/record_knowledge", headers, body={"title": title, "content": content}
                     )
-                except (urllib.error.URLError, ConnectionError, TimeoutError, OSError):
+                except NO_ANSWER:
                     enough.wait(0.05)
                     continue
                 if answer.status == 200:

@@ -9,7 +9,6 @@ import stat
 import struct
 import subprocess
 import sys
-import urllib.error
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from knowledge_persistence.embedded.accounts import ACCOUNT_NAME, ensure_searcha
 from knowledge_persistence.embedded.processes import ProcessId, wait_until
 from knowledge_persistence.embedded.supervisor import Supervisor
 from knowledge_persistence.errors import EmbeddedStackError, KnowledgePersistenceError
-from stacks import RunningStack, new_stack, processes_of
+from stacks import NO_ANSWER, RunningStack, new_stack, processes_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -154,7 +153,7 @@ def test_a_disk_that_fills_up_while_it_runs_loses_nothing(mounted: Path) -> None
             body = {"title": title, "content": f"{title} {os.urandom(20_000).hex()}"}
             try:
                 answer = running.call("/rest/v1/rpc/record_knowledge", headers, body=body)
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
+            except NO_ANSWER:
                 return 0
             if answer.status == 200 and answer.json[0]["outcome"] == "created":
                 acknowledged.append(title)
