@@ -63,7 +63,7 @@ _MAINTENANCE: Final = 3600.0
 #: Seconds before the first, second, … attempt to reach the database again.
 _RECONNECT: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
-#: Vectors that are looked up at once: some tenths of a second for which new texts wait.
+#: Vectors that are looked up at once: half a second for which new texts wait.
 _VECTORS: Final = 200
 
 #: With so many relationships waiting for a decision, none are looked for: whoever decides has enough to do.

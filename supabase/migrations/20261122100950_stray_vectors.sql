@@ -3,9 +3,10 @@
 -- Owns: private.stray_vectors, private.vector_rounds, check_vectors.
 --
 -- An HNSW index links each vector with some near ones, and drops links as others come. What is unlike everything else
--- of a large workspace can end up with no link that leads to it: no walk meets it, however long, though it may be the
--- one thing that is asked for. So every vector of a workspace that is searched by index is looked up by itself now and
--- then; those that the index doesn't find are written down here, and compared with every query.
+-- of a large workspace can end up with hardly a link that leads to it: no walk meets it, however long, though it may be
+-- the one thing that is asked for. So every vector of a workspace that is searched by index is looked for now and then,
+-- by itself and by what lies half way between it and others; those that the index doesn't find are written down here, and compared
+-- with every query.
 --
 -- Invariants
 --   * A stray is a hint: whatever is written here, each search compares the present vector of an item that the caller
@@ -73,16 +74,26 @@ begin
        where v.workspace_id = $1 and v.embedding_model = %1$L and ($2 is null or v.knowledge_id > $2)
        order by v.knowledge_id limit $3
     ), seen as materialized (
-      select s.knowledge_id, n.is_found
-        from slice s
+      select s.knowledge_id, bool_and(n.is_found) as is_found
+        from (select k.*, extensions.l2_normalize(k.embedding) as own,
+                     extensions.l2_normalize(lag(k.embedding, 1, k.embedding) over line) as one,
+                     extensions.l2_normalize(lead(k.embedding, 1, k.embedding) over line) as other
+                from slice k window line as (order by k.knowledge_id)) s
+        -- A question stands somewhere between the item and all else: here by itself, and half way to any two others
+        -- (ids are random).
         cross join lateral (
-          -- A near copy in its place will do: who is led there is led to the subject.
-          select coalesce(bool_or(n.knowledge_id = s.knowledge_id or n.distance < 0.02), false) as is_found
-            from (select o.knowledge_id, (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) s.embedding as distance
+          values (s.own), (s.own operator(extensions.+) s.one), (s.own operator(extensions.+) s.other)) q (probe)
+        cross join lateral (
+          -- A near copy in its place will do, and so will ten that are nearer to the question.
+          select coalesce(bool_or(n.knowledge_id = s.knowledge_id or n.to_own < 0.02), false)
+                   or count(*) filter (where n.distance <= s.own operator(extensions.<=>) q.probe) = 10 as is_found
+            from (select o.knowledge_id, o.embedding operator(extensions.<=>) s.embedding as to_own,
+                         (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) q.probe as distance
                     from private.item_vectors o
                    where o.embedding_model = %1$L and o.workspace_id = $1
-                   order by (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) s.embedding
+                   order by (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) q.probe
                    limit 10) n) n
+       group by s.knowledge_id
     ), found as (
       delete from private.stray_vectors y
        where y.embedding_model = %1$L and y.knowledge_id = any (array(
@@ -102,7 +113,7 @@ begin
 end
 $$;
 comment on function private.check_some_vectors(uuid, public.embedding_models, uuid, integer) is
-  'Looks up some vectors of a workspace by themselves, in the order of their items, and writes down which the index finds.';
+  'Looks for some vectors of a workspace, in the order of their items, and writes down which of them the index doesn''t find.';
 
 -- definer because vectors are nobody's to read.
 create function public.check_vectors(max_vectors integer default 500, embedding_model text default null)

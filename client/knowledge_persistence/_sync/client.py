@@ -381,7 +381,7 @@ class KnowledgeClient(Memory, TokenMethods):
         """Look vectors of large workspaces up by their index, as the service: what it misses is compared always.
 
         Args:
-            max_vectors: how many at most, 1 to 10,000; about a millisecond each.
+            max_vectors: how many at most, 1 to 10,000; some milliseconds each.
 
         Returns:
             how many; 0: none is due.
