@@ -197,6 +197,11 @@ begin
     into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many;
   if cardinality(v_found) < how_many then
     return null;
+  elsif not exists (
+    select from private.stray_vectors s
+     where s.workspace_id = filters.workspace_id and s.embedding_model = (scope.model).name
+  ) then
+    return v_found;
   end if;
   execute format($sql$
     select array(
@@ -258,10 +263,12 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rule constant text := private.visible_conditions() || ' and ' || private.filter_conditions(
-    row(null, null, false, null, null, null, null, null, null, null, null, null, null, null, null, null, null)::private.item_filters);
+  v_none private.item_filters;
+  v_rule text;
   v_branches text;
 begin
+  v_none.include_retired := false;
+  v_rule := private.visible_conditions() || ' and ' || private.filter_conditions(v_none);
   select string_agg(format($branch$
   elsif (($5).model).name = %1$L then
     v_found := array(
@@ -358,13 +365,13 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_plain constant boolean := not filters.include_retired and num_nonnulls(filters.knowledge_types, filters.categories,
-    filters.project_context, filters.tags, filters.min_importance, filters.created_after, filters.created_before,
-    filters.exclude_ids, filters.updated_after, filters.updated_before, filters.author_id, filters.session_id,
-    filters.context_data, filters.as_of) = 0;
+  v_rest private.item_filters := filters;
   v_found private.near_item[];
 begin
-  if v_plain then
+  v_rest.workspace_id := null;
+  v_rest.validation_statuses := null;
+  v_rest.include_retired := nullif(v_rest.include_retired, false);
+  if v_rest is null then  -- whatever else there is, or comes to be, is a filter
     v_found := private.plain_vectors(query_embedding::extensions.halfvec, filters, viewer, how_many, scope);
   elsif not scope.exact then
     v_found := private.walk_vectors(viewer, query_embedding, scope, filters, how_many);
@@ -930,7 +937,6 @@ revoke execute on function
   private.rank_knowledge(text, extensions.vector, text, private.item_filters, timestamptz, double precision, uuid, integer, boolean),
   private.scope_of(uuid, text, extensions.vector), private.vector_scope(uuid, text, extensions.vector),
   private.nearest_items(extensions.vector, private.vector_scope, private.item_filters, integer),
-  private.similar_items(extensions.vector, text, private.item_filters, integer, double precision),
   public.find_similar_knowledge(extensions.vector, text, integer, double precision, text),
   public.search_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean),
   public.recall_knowledge(text, extensions.vector, text[], text[], text, text[], integer, text[], timestamptz, timestamptz, uuid[], integer, text, timestamptz, timestamptz, uuid, uuid, jsonb, timestamptz, text, boolean),

@@ -101,8 +101,6 @@ class Operator:
             try:
                 with psycopg.connect(self._dsn) as connection:
                     cursor = connection.execute(query.encode())
-                    while cursor.nextset():  # several statements: the last one's rows
-                        pass
                     return cursor.fetchall() if cursor.description else []
             except psycopg.OperationalError:
                 # It recovers from a crash.
