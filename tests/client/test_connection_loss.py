@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -16,6 +17,8 @@ import pytest
 
 from knowledge_persistence import TransportError, connect, connect_async
 from knowledge_persistence._sync import core
+from knowledge_persistence._sync.direct import DirectTransport
+from knowledge_persistence._values import RequestContext
 from knowledge_persistence.embedded.processes import wait_until
 from proxy import Proxy
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from conftest import Deployment, Door, Person
     from knowledge_persistence import KnowledgeClient
     from stacks import RunningStack
+    from world import World
 
     SignUp = Callable[..., Person]
 
@@ -90,6 +94,23 @@ def test_a_line_that_was_reset_is_replaced(client: KnowledgeClient, proxy: Proxy
     client.workspaces()
     proxy.reset()
     assert client.remember(f"after a reset {uuid4().hex}").outcome == "created"
+
+
+def test_no_request_is_sent_to_a_server_that_hung_up_with_a_parting_word(world: World) -> None:
+    transport = DirectTransport(world.dsn("authenticator"), role="service_role", claims={}, pool_size=3)
+    try:
+        with ExitStack() as stack:
+            for _ in range(3):
+                stack.enter_context(transport.snapshot(RequestContext()))
+        ended = world.superuser(
+            "select pg_terminate_backend(pid, 10000) as ended from pg_stat_activity"
+            " where datname = current_database() and usename = 'authenticator'"
+        )
+        assert ended == [{"ended": True}] * 3
+        # One attempt, not a connection tried after the other.
+        assert transport.select("embedding_models", ["name"], RequestContext())
+    finally:
+        transport.close()
 
 
 def test_a_slow_line_is_slow_and_nothing_else(client: KnowledgeClient, proxy: Proxy) -> None:

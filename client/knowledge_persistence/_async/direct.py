@@ -362,7 +362,9 @@ async def _check(connection: AsyncConnection[Row]) -> None:
     A connection that died while it lay idle then never carries a request of which nobody could say afterwards
     whether it arrived.
     """
-    connection.pgconn.consume_input()
+    # A server that restarts says so before it hangs up: the first read gets its parting word, the second the end.
+    for _ in range(2):
+        connection.pgconn.consume_input()
     if connection.broken:
         raise psycopg.OperationalError("the server closed the connection")
 
