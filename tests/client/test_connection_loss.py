@@ -270,5 +270,5 @@ def test_a_transaction_that_a_restart_broke_off_never_was(
             connection.execute("update public.knowledge_items set importance_score = 7 where id = %s", [kept])
             os.kill(running_stack.pid("postgres"), signal.SIGINT)
             assert wait_until(lambda: breaks(connection), timeout=30)
+        running_stack.wait_whole()
         assert client.get(kept).importance_score == 50
-    running_stack.wait_whole()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 ComponentState = Literal["stopped", "starting", "running", "restarting", "finished"]
 
 _FIRST_DELAY = 0.1
-_LONGEST_DELAY = 30.0
+# Shorter than a client's patience: whoever calls meanwhile is served in the end.
+_LONGEST_DELAY = 8.0
 # What has run for so long was healthy: its next failure starts with short delays again.
 _HEALTHY_SECONDS = 3.0
 _LOG_LIMIT = 10 * 1024 * 1024
