@@ -42,9 +42,6 @@ create table private.search_documents (
 );
 -- Ranking reads a document once for each word asked: it lies in the row, and is not compressed.
 alter table private.search_documents alter column document set storage external, set (toast_tuple_target = 8160);
--- What was written last waits in a list that each search reads whole: a short one, so that searches stay fast.
-create index search_documents_triggers_idx on private.search_documents using gin (triggers)
-  with (gin_pending_list_limit = 128);
 create index search_documents_workspace_id_idx on private.search_documents (workspace_id, knowledge_id)
   include (is_live, is_shared, owner_id, session_id);
 
@@ -60,8 +57,21 @@ as $$
 $$;
 comment on function private.term_keys(uuid, tsvector) is
   'The words of a document as numbers of their workspace: what its index holds, so that a tenant''s search never reads the others'' texts.';
+create function private.trigger_keys(workspace_id uuid, triggers text[])
+returns bigint[]
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(hashtextextended(t collate "C", uuid_hash_extended(workspace_id, 0))), '{}') from unnest(triggers) t
+$$;
+comment on function private.trigger_keys(uuid, text[]) is 'Triggers as numbers of their workspace, as term_keys.';
+-- What was written last waits in a list that each search reads whole: a short one, so that searches stay fast.
 create index search_documents_terms_idx on private.search_documents
   using gin (private.term_keys(workspace_id, document)) with (gin_pending_list_limit = 256);
+create index search_documents_triggers_idx on private.search_documents
+  using gin (private.trigger_keys(workspace_id, triggers)) with (gin_pending_list_limit = 128);
 alter table private.search_documents enable row level security;
 comment on table private.search_documents is 'The words by which each item is found, and who may find it by them.';
 comment on column private.search_documents.knowledge_id is 'The item.';
@@ -84,6 +94,17 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$ select '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''' $$;
 comment on function private.quote_lexeme(text) is 'A lexeme as a tsquery is written.';
+
+create function private.lexeme_queries(lexemes text[], weights text default '')
+returns tsquery[]
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg((private.quote_lexeme(l) || weights)::tsquery order by n) from unnest(lexemes) with ordinality u (l, n)
+$$;
+comment on function private.lexeme_queries(text[], text) is
+  'A query for each lexeme; weights (":ABC") restrict where it may stand.';
 
 -- The configurations of a workspace's documents besides its own, noted when they come up: a query's words are stemmed
 -- by each. One that no document has any more does no harm.
@@ -458,12 +479,12 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  execute format($sql$
-    select array[%s]::integer[], avg(d.document_length)
-      from private.search_documents d where d.knowledge_id = any ($1)
-    $sql$, (select string_agg(format('count(*) filter (where d.document @@ %L)', private.quote_lexeme(t)), ', ' order by n)
-              from unnest(terms) with ordinality u (t, n)))
-    into counts, average using knowledge_ids;
+  select array_agg(c.held order by c.n), max(c.average) into counts, average
+    from (select u.n, count(*) filter (where d.document @@ u.query)::integer as held, avg(d.document_length) as average
+            from private.search_documents d
+           cross join unnest(private.lexeme_queries(terms)) with ordinality u (query, n)
+           where d.knowledge_id = any (knowledge_ids)
+           group by u.n) c;
 end
 $$;
 comment on function private.sample_words(uuid[], text[]) is
@@ -564,6 +585,8 @@ rows 100
 set search_path = pg_catalog, pg_temp
 -- Candidates come from the index; a planner without statistics would rather read the whole table.
 set enable_seqscan = off
+-- Its statements take more planning than running, and one plan serves all queries.
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   -- How many documents are drawn to tell rare words from common ones, and how many are ranked at most.
@@ -575,15 +598,14 @@ declare
   v_terms text[];
   v_words text[];
   v_kinds text[];
-  v_own text[];
   v_sampled integer[];
   v_near private.near_word[];
   v_drawn uuid[];
   v_sample integer;
   v_average double precision;
   v_size double precision;
-  v_keys bigint[] := '{}';
-  v_operator text := '&&';
+  v_any_keys bigint[] := '{}';
+  v_all_keys bigint[];
   v_chosen boolean[] := '{}';
   v_expected double precision := 0;
   v_one double precision;
@@ -662,64 +684,56 @@ begin
     v_chosen[i] := i = 1 or v_expected + v_one <= v_budget;
     if v_chosen[i] then
       v_expected := v_expected + v_one;
-      v_keys := v_keys || hashtextextended(v_terms[i] collate "C", v_seed);
+      v_any_keys := v_any_keys || hashtextextended(v_terms[i] collate "C", v_seed);
     end if;
   end loop;
   -- Where even the rarest word is everywhere, the two rarest together nominate.
   if v_expected > v_budget and cardinality(v_terms) > 1 then
     v_chosen[1] := false;
-    v_keys := v_keys || hashtextextended(v_terms[2] collate "C", v_seed);
-    v_operator := '@>';
+    v_all_keys := v_any_keys || hashtextextended(v_terms[2] collate "C", v_seed);
+    v_any_keys := null;
   end if;
-  v_own := array(select private.quote_lexeme(t) || ':ABC' from unnest(v_terms) with ordinality u (t, n) order by n);
-  return query execute format($sql$
-    with frequencies as materialized (
+  return query
+    with hits as materialized (
       -- ts_rank of one word is its frequency with weights, repetition counting less each time.
-      select d.knowledge_id, 0.9 * (0.6 + 0.4 * d.document_length::double precision / $15) as damping, array[%2$s] as f
-        from private.search_documents d
-       where private.term_keys(d.workspace_id, d.document) %1$s $1
-         and (d.workspace_id = $2) is true and (d.is_live or $3)
-         and ($4 or d.is_shared or d.owner_id = $5 or d.session_id = $6)
-       limit 4 * $7
-    ), rarity as materialized (
+      select d.knowledge_id, 0.9 * (0.6 + 0.4 * d.document_length::double precision / v_average) as damping, u.n,
+             ts_rank('{0.27,0.5,0.7,1}', d.document, u.query) * 1.645 / 0.7 as frequency
+        from (select d.knowledge_id, d.document, d.document_length
+                from private.search_documents d
+               where (private.term_keys(d.workspace_id, d.document) && v_any_keys
+                      or private.term_keys(d.workspace_id, d.document) @> v_all_keys)
+                 and (d.workspace_id = rank_words.workspace_id) is true and (d.is_live or include_retired)
+                 and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
+               limit 4 * v_budget) d
+        join unnest(private.lexeme_queries(v_terms)) with ordinality u (query, n) on d.document @@ u.query
+    ), terms as materialized (
       -- ln(1 + …) keeps a word that most texts have from counting against them. A near word is not the word.
-      select array_agg(c.df order by c.n) as df,
-             array_agg(ln(1 + (greatest($8, c.df) - c.df + 0.5) / (c.df + 0.5)) * case c.kind when 'near' then 0.7 else 1 end
-                       order by c.n) as idf
-        from (select u.n, u.kind,
-                     greatest(case when u.chosen then x.df[u.n] else u.sampled * $8 / greatest($9, 1) end, x.df[u.n]) as df
-                from (select array[%3$s] as df from frequencies q) x,
-                     unnest($10::boolean[], $11::integer[], $16::text[]) with ordinality u (chosen, sampled, kind, n)) c
+      select u.n, u.own, u.word, u.lexeme, u.kind, c.df,
+             ln(1 + (greatest(v_size, c.df) - c.df + 0.5) / (c.df + 0.5)) * case u.kind when 'near' then 0.7 else 1 end as idf
+        from unnest(v_terms, private.lexeme_queries(v_terms, ':ABC'), v_words, v_kinds, v_chosen, v_sampled)
+               with ordinality u (lexeme, own, word, kind, chosen, sampled, n)
+        left join (select h.n, count(*) as df from hits h group by h.n) h on h.n = u.n
+       cross join lateral (
+         select greatest(case when u.chosen then 0 else u.sampled * v_size / greatest(v_sample, 1) end,
+                         coalesce(h.df, 0)) as df) c
     ), ranked as materialized (
-      select q.knowledge_id, %4$s as score
-        from frequencies q, rarity r
+      select h.knowledge_id, sum(t.idf * 1.9 * h.frequency / (h.frequency + h.damping)) as score
+        from hits h join terms t on t.n = h.n
+       group by h.knowledge_id
        order by 2 desc, 1
-       limit $12
+       limit max_candidates
     )
-    select r.knowledge_id, r.score, nullif(array_remove(array[%5$s]::text[], null), '{}'),
-           least(r.score / nullif((select sum(v) from unnest(y.idf) v), 0), 1),
-           nullif(array_remove(array[%6$s]::text[], null), '{}'),
-           nullif(array_remove(array[%7$s]::private.near_word[], null), '{}')
-      from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id, rarity y
-     order by r.score desc, r.knowledge_id
-    $sql$,
-      v_operator,
-      (select string_agg(format(
-           $x$case when d.document @@ %1$L then ts_rank('{0.27,0.5,0.7,1}', d.document, %1$L) * 1.645 / 0.7 else 0 end$x$,
-           private.quote_lexeme(t)), ', ' order by n) from unnest(v_terms) with ordinality u (t, n)),
-      (select string_agg(format('count(*) filter (where q.f[%s] > 0)', n), ', ') from generate_series(1, cardinality(v_terms)) n),
-      (select string_agg(format('r.idf[%1$s] * 1.9 * q.f[%1$s] / (q.f[%1$s] + q.damping)', n), ' + ')
-         from generate_series(1, cardinality(v_terms)) n),
-      -- Its own words, not a neighbour's. Like a trigger, an identifier that more than twenty items have tells little.
-      (select string_agg(format('case when d.document @@ %L then $13[%s] end', o.own, o.n), ', ' order by o.n)
-         from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind is distinct from 'near'),
-      (select string_agg(format('case when y.df[%2$s] <= 20 and d.document @@ %1$L then $13[%2$s] end', o.own, o.n), ', ' order by o.n)
-         from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind = 'mark'),
-      (select string_agg(format('case when d.document @@ %1$L then row($13[%2$s], $14[%2$s])::private.near_word end', o.own, o.n),
-                         ', ' order by o.n)
-         from unnest(v_own, v_kinds) with ordinality o (own, kind, n) where o.kind = 'near'))
-    using v_keys, rank_words.workspace_id, include_retired, v_sees_all, v_user, v_session, v_budget, v_size, v_sample,
-          v_chosen, v_sampled, max_candidates, v_words, v_terms, v_average, v_kinds;
+    select r.knowledge_id, r.score,
+           -- Its own words, not a neighbour's. Like a trigger, an identifier that more than twenty items have tells little.
+           nullif(array(select t.word from terms t
+                         where t.kind is distinct from 'near' and d.document @@ t.own order by t.n), '{}'),
+           least(r.score / nullif((select sum(t.idf) from terms t), 0), 1),
+           nullif(array(select t.word from terms t
+                         where t.kind = 'mark' and t.df <= 20 and d.document @@ t.own order by t.n), '{}'),
+           nullif(array(select row(t.word, t.lexeme)::private.near_word from terms t
+                         where t.kind = 'near' and d.document @@ t.own order by t.n), '{}')
+      from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id
+     order by r.score desc, r.knowledge_id;
 end
 $$;
 comment on function private.rank_words(private.viewer, uuid, text, boolean, integer) is
@@ -755,11 +769,15 @@ language plpgsql
 stable
 rows 100
 set search_path = pg_catalog, pg_temp
+-- As in rank_words.
+set enable_seqscan = off
+set plan_cache_mode = 'force_generic_plan'
 as $$
 declare
   v_words text[] := regexp_split_to_array(lower(left(query_text, 4000) collate pg_catalog."pg_c_utf8"), '[\s"''`(),;!?]+');
   v_phrases text[];
   v_common text[];
+  v_keys bigint[];
   v_user uuid := viewer.user_id;
   v_session uuid := viewer.session_id;
   v_sees_all boolean := viewer.sees_all;
@@ -773,10 +791,12 @@ begin
    where i + n - 1 <= cardinality(v_words) and p.phrase <> '';
   -- A trigger that hundreds of items have tells nothing about any of them, and would crowd out the telling ones.
   loop
+    v_keys := private.trigger_keys(rank_triggers.workspace_id, v_phrases);
     select array_agg(c.word) into v_common
       from (select t.word
               from (select d.triggers from private.search_documents d
-                     where d.workspace_id = rank_triggers.workspace_id and d.triggers && v_phrases
+                     where private.trigger_keys(d.workspace_id, d.triggers) && v_keys
+                       and (d.workspace_id = rank_triggers.workspace_id) is true
                        and (d.is_live or include_retired)
                        and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
                      limit 1000) d,
@@ -790,8 +810,8 @@ begin
     with held as materialized (
       select d.knowledge_id, array(select t from unnest(d.triggers) t where t = any (v_phrases)) as found
         from private.search_documents d
-       where d.workspace_id = rank_triggers.workspace_id
-         and d.triggers && v_phrases
+       where private.trigger_keys(d.workspace_id, d.triggers) && v_keys
+         and (d.workspace_id = rank_triggers.workspace_id) is true and d.triggers && v_phrases
          and (d.is_live or include_retired)
          and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
        limit 2000
@@ -879,7 +899,8 @@ revoke execute on function
   private.split_text(text), private.text_vector(regconfig, text), private.language_config(text, text),
   private.sample_words(uuid[], text[]), private.misspellings(text),
   private.near_words(uuid, text[], text[], boolean, uuid, uuid),
-  private.quote_lexeme(text), private.term_keys(uuid, tsvector), private.note_large_workspaces()
+  private.quote_lexeme(text), private.lexeme_queries(text[], text), private.term_keys(uuid, tsvector), private.trigger_keys(uuid, text[]),
+  private.note_large_workspaces()
   from public, anon, authenticated, service_role;
 grant execute on function
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer)

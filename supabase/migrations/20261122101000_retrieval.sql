@@ -104,6 +104,22 @@ $fragment$;
 comment on function private.filter_conditions(private.item_filters) is
   'The conditions that a search puts on knowledge_items k, as SQL with the filters as $2; only those that there are, since it is planned at each search.';
 
+create function private.has_filters(filters private.item_filters)
+returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  filters.workspace_id := null;
+  filters.validation_statuses := null;
+  filters.include_retired := nullif(filters.include_retired, false);
+  return not filters is null;  -- whatever else there is, or comes to be, is a filter
+end
+$$;
+comment on function private.has_filters(private.item_filters) is
+  'Whether a search of current items is about some of them only; the statuses are no filter, every search has them.';
+
 create function private.visible_conditions()
 returns text
 language sql
@@ -365,13 +381,9 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_rest private.item_filters := filters;
   v_found private.near_item[];
 begin
-  v_rest.workspace_id := null;
-  v_rest.validation_statuses := null;
-  v_rest.include_retired := nullif(v_rest.include_retired, false);
-  if v_rest is null then  -- whatever else there is, or comes to be, is a filter
+  if not private.has_filters(filters) then
     v_found := private.plain_vectors(query_embedding::extensions.halfvec, filters, viewer, how_many, scope);
   elsif not scope.exact then
     v_found := private.walk_vectors(viewer, query_embedding, scope, filters, how_many);
@@ -594,6 +606,58 @@ create type private.ranked_item as (
 );
 comment on type private.ranked_item is 'A search result: its scores and what it was found by.';
 
+create function private.candidates_query(filters private.item_filters)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $fragment$
+  select format($sql$
+    select array(
+      select row(k.id, k.created_in_session, k.session_position, 1 - (v.embedding operator(extensions.<=>) $4),
+               -- Trust, importance and age move a result by a few percent each: they settle near ties, never relevance.
+               case k.validation_status when 'validated' then 1.05 when 'needs_update' then 0.95
+                                        when 'deprecated' then 0.8 else 1 end::double precision
+               * (1 + 0.05 * ((k.rating_sum + 11)::double precision / (k.rating_count + 2) - 5.5) / 4.5)
+               * (1 + 0.05 * (k.success_count - k.failure_count)::double precision / (k.success_count + k.failure_count + 2))
+               * (1 + 0.05 * (k.importance_score - 50)::double precision / 50)
+               * (1 + 0.02 * exp(-greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30)))
+             )::private.candidate
+        from unnest($1) u (id)
+       cross join lateral (select * from public.knowledge_items k where k.id = u.id and %s and %s offset 0) k
+        left join private.item_vectors v on v.knowledge_id = k.id and v.embedding_model = $5)
+    $sql$, private.visible_conditions(), private.filter_conditions(filters))
+$fragment$;
+comment on function private.candidates_query(private.item_filters) is
+  'The statement that looks at what the arms nominated ($1), all of it alike: $2 filters, $3 viewer, $4 vector, $5 model, $6 now.';
+
+-- Without filters it is always the same, and planned once a connection.
+do $$
+declare
+  v_none private.item_filters;
+begin
+  v_none.include_retired := false;
+  execute format($function$
+create function private.plain_candidates(
+  ids uuid[], filters private.item_filters, viewer private.viewer, query_embedding extensions.halfvec,
+  embedding_model text, ranked_at timestamptz
+)
+returns private.candidate[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+as $body$
+begin
+  return (%s);
+end
+$body$
+  $function$, private.candidates_query(v_none));
+end
+$$;
+comment on function private.plain_candidates(uuid[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz) is
+  'candidates_query of current items, without filters.';
+
 -- definer because policies would be asked for each candidate at each step; visible_conditions carries their rule, and
 -- search_knowledge asks them for what is returned.
 create function private.rank_knowledge(
@@ -630,6 +694,7 @@ declare
   v_triggers private.trigger_hit[] := '{}';
   v_best uuid[];
   v_links private.link[];
+  v_ids uuid[];
   v_candidates private.candidate[];
   v_clock timestamptz[] := array[clock_timestamp()];
 begin
@@ -681,26 +746,16 @@ begin
   v_clock := v_clock || clock_timestamp();
 
   -- What an arm nominated is looked at by all.
-  execute format($sql$
-    select array(
-      select row(k.id, k.created_in_session, k.session_position, 1 - (v.embedding operator(extensions.<=>) $4),
-               -- Trust, importance and age move a result by a few percent each: they settle near ties, never relevance.
-               case k.validation_status when 'validated' then 1.05 when 'needs_update' then 0.95
-                                        when 'deprecated' then 0.8 else 1 end::double precision
-               * (1 + 0.05 * ((k.rating_sum + 11)::double precision / (k.rating_count + 2) - 5.5) / 4.5)
-               * (1 + 0.05 * (k.success_count - k.failure_count)::double precision / (k.success_count + k.failure_count + 2))
-               * (1 + 0.05 * (k.importance_score - 50)::double precision / 50)
-               * (1 + 0.02 * exp(-greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30)))
-             )::private.candidate
-        from public.knowledge_items k
-        left join private.item_vectors v on v.knowledge_id = k.id and v.embedding_model = $5
-       where k.id = any ($1) and %s and %s)
-    $sql$, private.visible_conditions(), private.filter_conditions(filters))
-    into v_candidates
-    using array(select n.id from unnest(v_near) n union select w.knowledge_id from unnest(v_words) w
-                union select t.knowledge_id from unnest(v_triggers) t union select l.knowledge_id from unnest(v_links) l),
-          filters, v_viewer, rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name,
-          rank_knowledge.ranked_at;
+  v_ids := array(select n.id from unnest(v_near) n union select w.knowledge_id from unnest(v_words) w
+                 union select t.knowledge_id from unnest(v_triggers) t union select l.knowledge_id from unnest(v_links) l);
+  if private.has_filters(filters) then
+    execute private.candidates_query(filters) into v_candidates
+      using v_ids, filters, v_viewer, rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name,
+            rank_knowledge.ranked_at;
+  else
+    v_candidates := private.plain_candidates(v_ids, filters, v_viewer,
+      rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name, rank_knowledge.ranked_at);
+  end if;
 
   return query
     with scored as (
@@ -927,7 +982,9 @@ comment on function public.get_contextual_knowledge(text, text, integer, extensi
 revoke execute on function
   private.write_retrieval_settings(uuid, text, jsonb), public.configure_retrieval(text, jsonb),
   private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(private.item_filters),
-  private.visible_conditions(), private.written_word(text, text),
+  private.has_filters(private.item_filters), private.visible_conditions(), private.written_word(text, text),
+  private.candidates_query(private.item_filters),
+  private.plain_candidates(uuid[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz),
   private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
