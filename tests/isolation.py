@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from world import vector
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,6 +40,42 @@ _STATUSES = ("validated", "validated", "needs_update", "deprecated", "pending")
 _READABLE = frozenset({"validated", "needs_update"})
 _VALIDATORS = frozenset({"owner", "maintainer"})
 _WRITERS = _VALIDATORS | {"contributor"}
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d[ t]\d\d:\d\d:\d\d\S*")
+#: The default model's; what is searched for matters little, that something is compared does.
+SOME_VECTOR = vector([0.1] * 384)
+#: What reads, asked in a way that finds as much as possible.
+QUESTIONS = "what do ports certificates caches migrations queues timeouts do tool flag"
+SECTIONS = ["session", "item", "history", "relationship", "link", "duplicate", "merge", "test", "result"]
+STATUSES = ["pending", "validated", "needs_update", "deprecated"]
+READS: list[tuple[str, dict[str, object]]] = [
+    ("search_knowledge", {"query_text": QUESTIONS, "max_results": 100, "validation_statuses": STATUSES}),
+    ("search_knowledge", {"query_embedding": SOME_VECTOR, "max_results": 100}),
+    ("recall_knowledge", {"query_text": QUESTIONS, "query_embedding": SOME_VECTOR, "max_results": 100}),
+    ("find_similar_knowledge", {"query_embedding": SOME_VECTOR, "limit_results": 100, "similarity_threshold": -1.0}),
+    ("get_contextual_knowledge", {"current_situation": QUESTIONS, "project_context": "atlas", "max_results": 100}),
+    ("find_gotchas", {"problem": QUESTIONS, "max_results": 50}),
+    ("suggest_commands", {"task": "tool --flag", "max_results": 50}),
+    ("match_interaction_patterns", {"situation": QUESTIONS, "max_results": 50}),
+    ("decision_history", {}),
+    ("resume_brief", {"project_context": "atlas", "max_tokens": 8000, "situation": QUESTIONS}),
+    ("knowledge_graph", {}),
+    ("list_relationships", {}),
+    ("duplicate_proposals", {}),
+    ("discover_relationships", {}),
+    ("discover_duplicates", {}),
+    ("knowledge_audit", {"stale_after_days": 1, "unused_after_days": 1, "unvalidated_after_days": 1}),
+    ("list_validation_tests", {}),
+    ("validation_report", {}),
+    ("knowledge_events_since", {"max_events": 1000}),
+    ("my_workspaces", {}),
+    ("list_agent_tokens", {}),
+    ("get_store_items", {"keys": [{"namespace": ["notes"], "key": "any"}]}),
+    ("search_store_items", {"query_text": QUESTIONS, "max_results": 100}),
+    ("list_store_namespaces", {}),
+    ("get_agent_session_items", {"conversation": "a talk"}),
+    ("export_header", {"with_embeddings": True}),
+    *(("export_records", {"section": section, "with_embeddings": True}) for section in SECTIONS),
+]  # fmt: skip
 
 
 @dataclass
@@ -70,6 +108,10 @@ class RandomWorld:
             self._act()
         for _ in range(3):
             self._rearrange()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what there is now."""
         self.tables = self._read()
         self.known = frozenset(
             found
@@ -356,6 +398,22 @@ class View:
         text = _text(answer)
         ids = (set(UUID_PATTERN.findall(text)) & world.known) - self.ids
         return ids | ((set(MARKER_PATTERN.findall(text)) & world.markers) - self.markers)
+
+
+def standpoints(random_world: RandomWorld) -> list[Persona]:
+    """Everybody, in each of their workspaces, now and then in a session, and a stranger to all."""
+    found = list(random_world.people)
+    for place in random_world.places:
+        found += [
+            random_world.stand(place.person, place.workspace, session)
+            for session in [None, *place.sessions[:1]]
+        ]
+    return [*found, random_world.world.sign_up("stranger")]
+
+
+def masked(answer: object) -> str:
+    """Leave of an answer what must be the same whichever id was asked for."""
+    return _STAMP.sub("WHEN", UUID_PATTERN.sub("ID", str(answer).lower()))
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 import uuid
 from collections import Counter
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from isolation import UUID_PATTERN, RandomWorld, View
+from isolation import READS, RandomWorld, View, masked, standpoints
 from tally import count
-from world import World, call, refused, vector
+from world import World, call, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,10 +29,6 @@ Row = dict[str, Any]
 
 WORLDS = int(os.environ.get("KP_ISOLATION_WORLDS", "2"))
 FIRST_SEED = int(os.environ.get("KP_ISOLATION_SEED", "1"))
-#: The default model's; what is searched for matters little, that something is compared does.
-SOME_VECTOR = vector([0.1] * 384)
-_STAMP = re.compile(r"\d{4}-\d\d-\d\d[ t]\d\d:\d\d:\d\d\S*")
-
 #: Arguments that a function needs beside the id that is tried.
 ARGUMENTS: dict[str, object] = {
     "name": "a name",
@@ -45,39 +40,6 @@ ARGUMENTS: dict[str, object] = {
     "test_scenario": "a scenario",
     "effectiveness_rating": 7,
 }
-#: What reads, asked in a way that finds as much as possible.
-QUESTIONS = "what do ports certificates caches migrations queues timeouts do tool flag"
-SECTIONS = ["session", "item", "history", "relationship", "link", "duplicate", "merge", "test", "result"]
-STATUSES = ["pending", "validated", "needs_update", "deprecated"]
-READS: list[tuple[str, dict[str, object]]] = [
-    ("search_knowledge", {"query_text": QUESTIONS, "max_results": 100, "validation_statuses": STATUSES}),
-    ("search_knowledge", {"query_embedding": SOME_VECTOR, "max_results": 100}),
-    ("recall_knowledge", {"query_text": QUESTIONS, "query_embedding": SOME_VECTOR, "max_results": 100}),
-    ("find_similar_knowledge", {"query_embedding": SOME_VECTOR, "limit_results": 100, "similarity_threshold": -1.0}),
-    ("get_contextual_knowledge", {"current_situation": QUESTIONS, "project_context": "atlas", "max_results": 100}),
-    ("find_gotchas", {"problem": QUESTIONS, "max_results": 50}),
-    ("suggest_commands", {"task": "tool --flag", "max_results": 50}),
-    ("match_interaction_patterns", {"situation": QUESTIONS, "max_results": 50}),
-    ("decision_history", {}),
-    ("resume_brief", {"project_context": "atlas", "max_tokens": 8000, "situation": QUESTIONS}),
-    ("knowledge_graph", {}),
-    ("list_relationships", {}),
-    ("duplicate_proposals", {}),
-    ("discover_relationships", {}),
-    ("discover_duplicates", {}),
-    ("knowledge_audit", {"stale_after_days": 1, "unused_after_days": 1, "unvalidated_after_days": 1}),
-    ("list_validation_tests", {}),
-    ("validation_report", {}),
-    ("knowledge_events_since", {"max_events": 1000}),
-    ("my_workspaces", {}),
-    ("list_agent_tokens", {}),
-    ("get_store_items", {"keys": [{"namespace": ["notes"], "key": "any"}]}),
-    ("search_store_items", {"query_text": QUESTIONS, "max_results": 100}),
-    ("list_store_namespaces", {}),
-    ("get_agent_session_items", {"conversation": "a talk"}),
-    ("export_header", {"with_embeddings": True}),
-    *(("export_records", {"section": section, "with_embeddings": True}) for section in SECTIONS),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=range(FIRST_SEED, FIRST_SEED + WORLDS))
@@ -92,17 +54,6 @@ def random_world(
             world.close()
 
 
-def standpoints(random_world: RandomWorld) -> list[Persona]:
-    """Everybody, in each of their workspaces, now and then in a session, and a stranger to all."""
-    found = list(random_world.people)
-    for place in random_world.places:
-        found += [
-            random_world.stand(place.person, place.workspace, session)
-            for session in [None, *place.sessions[:1]]
-        ]
-    return [*found, random_world.world.sign_up("stranger")]
-
-
 def attempt(persona: Persona, function: str, arguments: dict[str, object]) -> tuple[str, object]:
     """Call a function and take back what it did; return how it ended."""
     rows: list[Row] = []
@@ -115,11 +66,6 @@ def attempt(persona: Persona, function: str, arguments: dict[str, object]) -> tu
         said = error.diag
         return str(error.sqlstate), (said.message_primary, said.message_detail, said.message_hint)
     return "done", rows
-
-
-def masked(answer: object) -> str:
-    """Leave of an answer what must be the same whichever id was asked for."""
-    return _STAMP.sub("WHEN", UUID_PATTERN.sub("ID", str(answer).lower()))
 
 
 def test_tables_and_views_show_what_the_rules_say(random_world: RandomWorld) -> None:
