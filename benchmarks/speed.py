@@ -83,6 +83,7 @@ create index on public.plain_items (workspace_id);
 grant select on public.plain_items to authenticated;
 vacuum analyze;
 """
+_NEAREST: Final = "order by embedding operator(extensions.<=>) %(vector)s::extensions.halfvec"
 _BARE: Final = """
 select id, title, content, knowledge_type,
        1 - (embedding operator(extensions.<=>) %(vector)s::extensions.halfvec) as similarity
@@ -398,6 +399,9 @@ class Speed:
         }
         found: dict[str, list[set[str]]] = {name: [] for name in (*searches, SIMILAR)}
         query = _BARE.replace(_EVERYWHERE, _IN_WORKSPACE) if workspace else _BARE
+        # No index is sorted by the similarity: everything is compared.
+        exactly = query.replace(_NEAREST, "order by similarity desc")
+        queries: dict[str, LiteralString] = {**dict.fromkeys(searches, query), "exact": exactly}
         with psycopg.connect(self.info.database_url, autocommit=True) as raw:
             raw.prepare_threshold = None  # a plan that is kept doesn't hear of settings
             raw.execute("set role authenticated")
@@ -405,9 +409,7 @@ class Speed:
                 raw.execute(settings)
                 for question, vector in asked.items():
                     values = {"vector": as_text(vector), "words": question, "workspace": workspace}
-                    # No index is sorted by a sum: everything is compared.
-                    asked_for = query.replace("order by", "order by 0 +") if name == "exact" else query
-                    found[name].append({str(row[0]) for row in raw.execute(asked_for, values)})
+                    found[name].append({str(row[0]) for row in raw.execute(queries[name], values)})
         with self._client(tenant, asked) as memory:
             for question in asked:
                 similar = memory.find_similar(question, similarity_threshold=-1)
