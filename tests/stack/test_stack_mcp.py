@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
+from knowledge_persistence.embedded.processes import wait_until
 from mcp import Client, StdioServerParameters
 from mcp_agents import KP, over_http, over_stdio
 from stacks import RunningStack
@@ -23,6 +25,9 @@ async def test_what_one_agent_records_the_other_recalls(stack: RunningStack, tmp
     [token] = made.json
     async with over_http(stack.url, token["token"]) as agent:
         item = await agent.record("remember", content="Written over HTTP, through the origin.")
+    # The worker makes the vector; other tests' texts may be waiting before it.
+    has_vector = f"select 1 from knowledge_items where id = '{item}' and content_embedding is not null"
+    assert await asyncio.to_thread(wait_until, lambda: bool(stack.sql(has_vector)), timeout=120)
     given = StdioServerParameters(
         command=sys.executable, args=[*KP, "mcp"], env={**os.environ, "KP_HOME": str(stack.home)}
     )
