@@ -11,15 +11,17 @@ import dataclasses
 import random
 import re
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tally import count
 from world import vector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from world import Persona, World
 
@@ -409,6 +411,24 @@ def standpoints(random_world: RandomWorld) -> list[Persona]:
             for session in [None, *place.sessions[:1]]
         ]
     return [*found, random_world.world.sign_up("stranger")]
+
+
+def functions(world: World) -> Iterator[tuple[str, dict[str, str], list[str]]]:
+    """Every function that users may call: its name, its parameters with their types, and those that must be given."""
+    for row in world.superuser(
+        "select p.proname, p.proargnames[1:p.pronargs] as names, p.pronargs - p.pronargdefaults as required,"
+        "       array(select format_type(t, null) from unnest(p.proargtypes) t) as types"
+        "  from pg_proc p where p.pronamespace = 'public'::regnamespace"
+        "   and has_function_privilege('authenticated', p.oid, 'execute') order by 1"
+    ):
+        kinds = dict(zip(row["names"] or [], row["types"], strict=True))
+        yield row["proname"], kinds, list(kinds)[: row["required"]]
+
+
+def tell(decisions: Counter[str]) -> None:
+    """Count what was compared: for each principal and each door, each row that could have been told."""
+    assert decisions.total() > 0
+    count("isolation decisions", decisions.total())
 
 
 def masked(answer: object) -> str:

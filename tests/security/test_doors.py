@@ -29,7 +29,7 @@ import psycopg
 import pytest
 
 from databases import free_port
-from isolation import QUESTIONS, READS, RandomWorld, masked, standpoints
+from isolation import QUESTIONS, READS, RandomWorld, masked, standpoints, tell
 from knowledge_persistence import NotFoundError, connect
 from knowledge_persistence.edge.app import make_app
 from knowledge_persistence.edge.identity import Doorkeeper, key_source
@@ -164,7 +164,7 @@ async def the_data_api_shows_what_the_rules_say(doors: Doors, random_world: Rand
                 assert answer.status_code in {200, 403, 404}, (function, answer.text)
                 assert view.leaks(random_world, answer.text) == set(), (persona.name, function)
                 decisions[function] += len(random_world.tables["knowledge_items"])
-    _tell(decisions)
+    tell(decisions)
 
 
 async def _get(
@@ -229,7 +229,7 @@ async def the_functions_tell_what_the_rules_allow(doors: Doors, random_world: Ra
                 assert answer.status_code == 200, (name, answer.text)
                 assert view.leaks(random_world, answer.text) == set(), (persona.name, name)
                 decisions[name] += len(random_world.tables["knowledge_items"])
-    _tell(decisions)
+    tell(decisions)
 
 
 async def agents_are_told_what_the_rules_allow(doors: Doors, random_world: RandomWorld) -> None:
@@ -262,7 +262,7 @@ async def agents_are_told_what_the_rules_allow(doors: Doors, random_world: Rando
                     assert len(told) == 1, (persona.name, kind, told)
                     assert told.pop().startswith("refused")
                     decisions[kind] += 1
-    _tell(decisions)
+    tell(decisions)
 
 
 async def _resource(client: Any, uri: str) -> str:
@@ -282,7 +282,7 @@ async def an_export_holds_what_the_rules_allow(doors: Doors, random_world: Rando
         count("isolation requests")
         assert view.leaks(random_world, written) == set(), persona.name
         decisions["export"] += sum(len(rows) for rows in random_world.tables.values())
-    _tell(decisions)
+    tell(decisions)
 
 
 def _export(doors: Doors, persona: Persona) -> str:
@@ -351,7 +351,7 @@ async def realtime_tells_what_the_rules_allow(doors: Doors, random_world: Random
                 person.name
             )
             decisions["changes"] += len(random_world.tables["knowledge_items"])
-    _tell(decisions)
+    tell(decisions)
 
 
 def _write_something(random_world: RandomWorld) -> str | None:
@@ -368,11 +368,6 @@ def _write_something(random_world: RandomWorld) -> str | None:
         ]
         random_world.stand(owner.person, place.workspace).rpc("validate_knowledge", knowledge_id=item)
     return str(item)
-
-
-def _tell(decisions: Counter[str]) -> None:
-    assert decisions.total() > 0
-    count("isolation decisions", decisions.total())
 
 
 CHECKS: tuple[Callable[[Doors, RandomWorld], Coroutine[Any, Any, None]], ...] = (

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from isolation import functions
 from teams import Team
 from world import call, refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from world import Persona, World
 
 #: What breaks out of a literal, an identifier, a dollar quote, a format, a pattern, a tsquery, an array, a path.
@@ -42,18 +41,6 @@ TEXTS = (
 #: What a caller is told: refused by the contract, not a valid value of the type, a check, not allowed, not unique.
 TOLD = ("PT", "22P02", "22007", "23514", "23505", "42501", "22023")
 KINDS = {"text", "text[]", "jsonb", "character varying"}
-
-
-def functions(world: World) -> Iterator[tuple[str, dict[str, str], list[str]]]:
-    """Every function that users may call: its name, its parameters with their types, and those that must be given."""
-    for row in world.superuser(
-        "select p.proname, p.proargnames[1:p.pronargs] as names, p.pronargs - p.pronargdefaults as required,"
-        "       array(select format_type(t, null) from unnest(p.proargtypes) t) as types"
-        "  from pg_proc p where p.pronamespace = 'public'::regnamespace"
-        "   and has_function_privilege('authenticated', p.oid, 'execute') order by 1"
-    ):
-        kinds = dict(zip(row["names"] or [], row["types"], strict=True))
-        yield row["proname"], kinds, list(kinds)[: row["required"]]
 
 
 def ordinary(kind: str, item: object) -> object:

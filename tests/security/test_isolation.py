@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from isolation import READS, RandomWorld, View, masked, standpoints
+from isolation import READS, RandomWorld, View, functions, masked, standpoints, tell
 from tally import count
 from world import World, call, refused
 
@@ -101,7 +101,7 @@ def test_tables_and_views_show_what_the_rules_say(random_world: RandomWorld) -> 
             assert view.leaks(random_world, persona.sql(f"select * from public.{name}")) == set(), name
             decisions[name] += len(random_world.tables["knowledge_items"])
     assert decisions["knowledge_items"] > 0
-    _tell(decisions)
+    tell(decisions)
 
 
 def _key(table: str, row: Row) -> str:
@@ -130,7 +130,7 @@ def test_functions_say_nothing_of_what_is_hidden(random_world: RandomWorld) -> N
                 else:
                     assert ended == "42501", answer  # a reader
                 decisions["record_knowledge"] += 1
-    _tell(decisions)
+    tell(decisions)
 
 
 def _hidden(random_world: RandomWorld, view: View, persona: Persona) -> list[Row]:
@@ -172,7 +172,7 @@ def test_a_hidden_id_and_one_that_never_was_are_answered_alike(random_world: Ran
                         }
                         assert len(answers) == 1, (persona.name, name, parameter, table, answers)
                         decisions[name] += 1
-    _tell(decisions)
+    tell(decisions)
 
 
 def _tables_of(parameter: str) -> Sequence[str]:
@@ -188,17 +188,11 @@ def _tables_of(parameter: str) -> Sequence[str]:
 
 def _functions_of_ids(world: World) -> Iterator[tuple[str, list[str], list[str], set[str]]]:
     """Every function of the contract that takes ids: name, parameters that are ids, required ones, arrays."""
-    for row in world.superuser(
-        "select p.proname, p.proargnames[1:p.pronargs] as names, p.pronargs - p.pronargdefaults as required,"
-        "       array(select format_type(t, null) from unnest(p.proargtypes) t) as types"
-        "  from pg_proc p where p.pronamespace = 'public'::regnamespace"
-        "   and has_function_privilege('authenticated', p.oid, 'execute') order by 1"
-    ):
-        kinds = dict(zip(row["names"] or [], row["types"], strict=True))
+    for function, kinds, required in functions(world):
         ids = [name for name, kind in kinds.items() if kind in {"uuid", "uuid[]"}]
         if ids:
             arrays = {name for name in ids if kinds[name] == "uuid[]"}
-            yield row["proname"], ids, list(kinds)[: row["required"]], arrays
+            yield function, ids, required, arrays
 
 
 def test_lines_of_an_import_open_nothing_hidden(random_world: RandomWorld) -> None:
@@ -244,7 +238,7 @@ def test_lines_of_an_import_open_nothing_hidden(random_world: RandomWorld) -> No
                 decisions["import_records"] += 1
             assert len(answers) == 1, (persona.name, answers)
             assert not any("created" in answer for answer in answers)
-    _tell(decisions)
+    tell(decisions)
 
 
 def test_a_hidden_row_can_be_neither_changed_nor_told_from_none(random_world: RandomWorld) -> None:
@@ -277,7 +271,7 @@ def test_a_hidden_row_can_be_neither_changed_nor_told_from_none(random_world: Ra
                     assert len(answers) == 1, (persona.name, table, answers)
                     assert not answers & {"1"}, (persona.name, table)
                     decisions[table] += 1
-    _tell(decisions)
+    tell(decisions)
 
 
 def _change(persona: Persona, statement: str, one: object) -> object:
@@ -311,12 +305,6 @@ def test_a_forged_context_is_refused_and_tells_nothing(random_world: RandomWorld
             answers = {masked(attempt(forged, function, arguments)) for function, arguments in READS[:3]}
             assert len(answers) == 1, answers
             assert "pt403" in answers.pop()
-
-
-def _tell(decisions: Counter[str]) -> None:
-    """Count what was compared: for each principal and each door, each row that could have been told."""
-    assert decisions.total() > 0
-    count("isolation decisions", decisions.total())
 
 
 CHECKS = (
