@@ -77,7 +77,7 @@ create table public.plain_items as
 alter table public.plain_items add primary key (id);
 set maintenance_work_mem = '1GB';
 create index on public.plain_items using hnsw (embedding extensions.halfvec_cosine_ops)
-  with (m = 16, ef_construction = 64);
+  with (m = 16, ef_construction = 128);
 create index on public.plain_items using gin (words);
 create index on public.plain_items (workspace_id);
 grant select on public.plain_items to authenticated;
@@ -126,7 +126,7 @@ set maintenance_work_mem = '1GB';
 create index on public.plain_writes using gin (words);
 create index on public.plain_writes
   using hnsw ((content_embedding::extensions.halfvec(384)) extensions.halfvec_cosine_ops)
-  with (m = 16, ef_construction = 64);
+  with (m = 16, ef_construction = 128);
 grant select, insert on public.plain_writes to authenticated;
 vacuum analyze public.plain_writes;
 """

@@ -84,6 +84,21 @@ comment on function private.refuse_agents() is
 revoke execute on function private.refuse_agents() from public;
 grant execute on function private.refuse_agents() to authenticated, service_role;
 
+create function private.names_context()
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return concat(current_setting('app.current_workspace', true), current_setting('app.current_session', true),
+    current_setting('request.headers', true)) <> '';
+end
+$$;
+comment on function private.names_context() is 'Whether the request may name a workspace or a session.';
+revoke execute on function private.names_context() from public;
+grant execute on function private.names_context() to authenticated, service_role;
+
 -- definer because it decides about membership and session ownership before the caller may see either table.
 create function private.request_context(out user_id uuid, out workspace_id uuid, out session_id uuid)
 language plpgsql
@@ -92,42 +107,39 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_workspace_text text := nullif(current_setting('app.current_workspace', true), '');
-  v_session_text text := nullif(current_setting('app.current_session', true), '');
-  v_headers text := nullif(current_setting('request.headers', true), '');
-  v_workspace uuid;
+  v_workspace_text text;
+  v_session_text text;
+  v_headers text;
+  v_workspace uuid := private.bound_workspace();
   v_session uuid;
-  v_trusted boolean := private.is_trusted();
-  v_bound uuid := private.bound_workspace();
 begin
   user_id := auth.uid();
-  if v_headers is not null then
-    v_workspace_text := coalesce(v_workspace_text, nullif(v_headers::json ->> 'x-workspace-id', ''));
-    v_session_text := coalesce(v_session_text, nullif(v_headers::json ->> 'x-session-id', ''));
-  end if;
-  if v_workspace_text is not null then
-    if not pg_input_is_valid(v_workspace_text, 'uuid') then
-      perform private.malformed_context('workspace');
+  -- Most requests over SQL name nothing, and ask several times.
+  if private.names_context() then
+    v_headers := nullif(current_setting('request.headers', true), '');
+    v_workspace_text := coalesce(nullif(current_setting('app.current_workspace', true), ''), v_headers::json ->> 'x-workspace-id');
+    v_session_text := coalesce(nullif(current_setting('app.current_session', true), ''), v_headers::json ->> 'x-session-id');
+    if v_workspace_text <> '' then
+      if not pg_input_is_valid(v_workspace_text, 'uuid') then
+        perform private.malformed_context('workspace');
+      end if;
+      if v_workspace_text::uuid <> v_workspace then
+        perform private.fail('PT403', 'the token is bound to another workspace',
+          'leave x-workspace-id out: the token brings its workspace');
+      end if;
+      v_workspace := v_workspace_text::uuid;
     end if;
-    v_workspace := v_workspace_text::uuid;
-  end if;
-  if v_session_text is not null then
-    if not pg_input_is_valid(v_session_text, 'uuid') then
-      perform private.malformed_context('session');
+    if v_session_text <> '' then
+      if not pg_input_is_valid(v_session_text, 'uuid') then
+        perform private.malformed_context('session');
+      end if;
+      v_session := v_session_text::uuid;
     end if;
-    v_session := v_session_text::uuid;
-  end if;
-  if v_bound is not null then
-    if v_workspace is distinct from v_bound and v_workspace is not null then
-      perform private.fail('PT403', 'the token is bound to another workspace',
-        'leave x-workspace-id out: the token brings its workspace');
-    end if;
-    v_workspace := v_bound;
   end if;
   if v_session is not null then
     select s.id, s.workspace_id into session_id, workspace_id
       from public.ai_sessions s
-     where s.id = v_session and (v_trusted or s.owner_id is not distinct from user_id);
+     where s.id = v_session and (s.owner_id is not distinct from user_id or private.is_trusted());
     if session_id is null then
       perform private.fail('PT403', 'x-session-id does not name a session of yours',
         'start one with start_session, or leave the header out');
@@ -139,10 +151,10 @@ begin
     v_workspace := workspace_id;
   end if;
   if v_workspace is not null then
-    if not v_trusted and not exists (
+    if not exists (
       select from public.workspace_members m
        where m.workspace_id = v_workspace and m.user_id is not distinct from request_context.user_id
-    ) or v_trusted and not exists (select from public.workspaces w where w.id = v_workspace) then
+    ) and not (private.is_trusted() and exists (select from public.workspaces w where w.id = v_workspace)) then
       perform private.fail('PT403', 'x-workspace-id does not name a workspace of yours',
         'my_workspaces lists the workspaces that you are a member of');
     end if;
@@ -173,7 +185,10 @@ as $$
 declare
   v_bound uuid := private.bound_workspace();
 begin
-  perform private.request_context();  -- a forged context fails every request, also one that would not use it
+  -- A forged context fails every request, also one that would not use it; where there is none, none is forged.
+  if v_bound is not null or private.names_context() then
+    perform private.request_context();
+  end if;
   return query
     select m.workspace_id from public.workspace_members m
      where m.user_id = auth.uid() and (v_bound is null or m.workspace_id = v_bound);

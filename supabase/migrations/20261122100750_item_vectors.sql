@@ -74,6 +74,9 @@ begin
     values (new.id, new.workspace_id, new.embedding_model, new.content_embedding::extensions.halfvec)
     on conflict (knowledge_id, embedding_model) do update set embedding = excluded.embedding
       where v.embedding operator(extensions.<>) excluded.embedding;
+    delete from private.stray_vectors y
+     where y.knowledge_id = new.id and y.embedding_model = new.embedding_model
+       and y.embedding operator(extensions.<>) new.content_embedding::extensions.halfvec;
   end if;
   return null;
 end

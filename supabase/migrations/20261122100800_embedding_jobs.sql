@@ -270,7 +270,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
   select format(
-    'create index %s if not exists %I on private.item_vectors using hnsw ((embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 64) where embedding_model = %L',
+    'create index %s if not exists %I on private.item_vectors using hnsw ((embedding::extensions.halfvec(%s)) extensions.halfvec_cosine_ops) with (m = 16, ef_construction = 128) where embedding_model = %L',
     case when embedding_index_statement.concurrently then 'concurrently' else '' end,
     private.embedding_index_name((model).name), (model).dimensions, (model).name)
 $$;

@@ -441,7 +441,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_context record := private.request_context();  -- a forged context fails every request
-  v_bound uuid := private.bound_workspace();
   v_workspace uuid := coalesce(viewer.workspace_id, v_context.workspace_id);
   v_role text;
 begin
@@ -451,7 +450,8 @@ begin
   select m.role into v_role
     from public.workspace_members m
    where m.workspace_id = v_workspace and m.user_id = v_context.user_id
-     and (v_bound is null or m.workspace_id = v_bound);
+     -- A bound token's context is its workspace.
+     and (m.workspace_id = v_context.workspace_id or private.bound_workspace() is null);
   if v_role is null then
     return null;
   end if;

@@ -5,12 +5,15 @@
 -- An HNSW index links each vector with some near ones, and drops links as others come. What is unlike everything else
 -- of a large workspace can end up with hardly a link that leads to it: no walk meets it, however long, though it may be
 -- the one thing that is asked for. So every vector of a workspace that is searched by index is looked for now and then,
--- by itself and by what lies half way between it and others; those that the index doesn't find are written down here, and compared
--- with every query.
+-- by itself and, if few are near it, as a question would: by what lies half way between it and others. Those that the
+-- index doesn't find are written down here, and compared with every query.
 --
 -- Invariants
---   * A stray is a hint: whatever is written here, each search compares the present vector of an item that the caller
---     may see. A missing row costs recall, a superfluous one microseconds.
+--   * A stray is a hint: what is written here only nominates, as the index does. A missing row costs recall, a
+--     superfluous one less than a microsecond. It holds a copy of the vector, so that a search reads few pages; a vector
+--     that changes is no stray until it is looked for again.
+--   * They are few, since every search compares them: where the vectors are all alike an index misses some of any ten,
+--     which makes no strays of them, and where there were more than 500, those that were met first.
 --   * Rounds go on for ever, since what was in reach yesterday need not be today; they take at most a fiftieth of the
 --     time, and none where no vector was written.
 
@@ -20,16 +23,19 @@ create table private.stray_vectors (
   knowledge_id uuid not null,
   embedding_model varchar(200) not null,
   workspace_id uuid not null,
+  embedding extensions.halfvec not null,
   constraint stray_vectors_pkey primary key (knowledge_id, embedding_model),
   constraint stray_vectors_item_vectors_fkey foreign key (knowledge_id, embedding_model)
     references private.item_vectors (knowledge_id, embedding_model) on delete cascade
 );
+alter table private.stray_vectors alter column embedding set storage main;
 create index stray_vectors_workspace_id_idx on private.stray_vectors (workspace_id, embedding_model);
 alter table private.stray_vectors enable row level security;
 comment on table private.stray_vectors is 'Vectors of large workspaces that their index did not find when it was looked.';
 comment on column private.stray_vectors.knowledge_id is 'The item.';
 comment on column private.stray_vectors.embedding_model is 'The model that made the vector.';
 comment on column private.stray_vectors.workspace_id is 'As in the item.';
+comment on column private.stray_vectors.embedding is 'The vector.';
 revoke all on private.stray_vectors from public, anon, authenticated, service_role;
 grant select on private.stray_vectors to service_role;
 
@@ -73,38 +79,56 @@ begin
         from private.item_vectors v
        where v.workspace_id = $1 and v.embedding_model = %1$L and ($2 is null or v.knowledge_id > $2)
        order by v.knowledge_id limit $3
-    ), seen as materialized (
-      select s.knowledge_id, bool_and(n.is_found) as is_found
-        from (select k.*, extensions.l2_normalize(k.embedding) as own,
+    ), looked as materialized (
+      select s.*, n.is_found, n.remoteness
+        from (select k.knowledge_id, k.embedding, extensions.l2_normalize(k.embedding) as own,
                      extensions.l2_normalize(lag(k.embedding, 1, k.embedding) over line) as one,
                      extensions.l2_normalize(lead(k.embedding, 1, k.embedding) over line) as other
                 from slice k window line as (order by k.knowledge_id)) s
-        -- A question stands somewhere between the item and all else: here by itself, and half way to any two others
-        -- (ids are random).
         cross join lateral (
-          values (s.own), (s.own operator(extensions.+) s.one), (s.own operator(extensions.+) s.other)) q (probe)
-        cross join lateral (
-          -- A near copy in its place will do, and so will ten that are nearer to the question.
-          select coalesce(bool_or(n.knowledge_id = s.knowledge_id or n.to_own < 0.02), false)
-                   or count(*) filter (where n.distance <= s.own operator(extensions.<=>) q.probe) = 10 as is_found
-            from (select o.knowledge_id, o.embedding operator(extensions.<=>) s.embedding as to_own,
-                         (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) q.probe as distance
+          -- A near copy in its place will do.
+          select coalesce(bool_or(n.knowledge_id = s.knowledge_id or n.distance < 0.02), false) as is_found,
+                 max(n.distance) as remoteness
+            from (select o.knowledge_id, (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) s.embedding as distance
                     from private.item_vectors o
                    where o.embedding_model = %1$L and o.workspace_id = $1
-                   order by (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) q.probe
+                   order by (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) s.embedding
                    limit 10) n) n
-       group by s.knowledge_id
+    ), seen as materialized (
+      select l.knowledge_id, case
+          when not l.is_found or l.remoteness <= 1.25 * u.remoteness then l.is_found
+          else (
+            -- A question stands somewhere between the item and all else: here half way to any two others (ids are
+            -- random). Ten that are nearer to it will do, too.
+            select bool_and(n.is_found)
+              from (values (l.own operator(extensions.+) l.one), (l.own operator(extensions.+) l.other)) q (probe)
+              cross join lateral (
+                select coalesce(bool_or(n.knowledge_id = l.knowledge_id or n.to_own < 0.02), false)
+                         or count(*) filter (where n.distance <= l.own operator(extensions.<=>) q.probe) = 10 as is_found
+                  from (select o.knowledge_id, o.embedding operator(extensions.<=>) l.embedding as to_own,
+                               (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) q.probe as distance
+                          from private.item_vectors o
+                         where o.embedding_model = %1$L and o.workspace_id = $1
+                         order by (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) q.probe
+                         limit 10) n) n)
+          end as is_found
+        from looked l
+       cross join (select percentile_cont(0.5) within group (order by remoteness) as remoteness from looked) u
     ), found as (
       delete from private.stray_vectors y
        where y.embedding_model = %1$L and y.knowledge_id = any (array(
          select x.knowledge_id from private.stray_vectors x join seen s on s.knowledge_id = x.knowledge_id
           where s.is_found and x.embedding_model = %1$L order by 1 for update of x skip locked))
     ), lost as (
-      insert into private.stray_vectors (knowledge_id, embedding_model, workspace_id)
-      select v.knowledge_id, v.embedding_model, $1
-        from (select v.* from private.item_vectors v join seen s on s.knowledge_id = v.knowledge_id
-               where not s.is_found and v.embedding_model = %1$L
-               order by v.knowledge_id for key share of v skip locked) v
+      insert into private.stray_vectors (knowledge_id, embedding_model, workspace_id, embedding)
+      select v.knowledge_id, v.embedding_model, $1, v.embedding
+        from (select v.* from private.item_vectors v
+               where v.knowledge_id = any (array(select s.knowledge_id from seen s where not s.is_found))
+                 and v.embedding_model = %1$L
+               order by v.knowledge_id
+               limit (select greatest(500 - count(*), 0) from private.stray_vectors y
+                       where y.workspace_id = $1 and y.embedding_model = %1$L)
+                 for share of v skip locked) v
       on conflict on constraint stray_vectors_pkey do nothing
     )
     select count(*), (select s.knowledge_id from slice s order by s.knowledge_id desc limit 1) from seen
@@ -151,8 +175,9 @@ begin
        and exists (select from pg_index i
                     where i.indexrelid = to_regclass('private.' || quote_ident(private.embedding_index_name(m.name)))
                       and i.indisvalid)
-       and exists (select from private.item_vectors v
-                    where v.workspace_id = l.workspace_id and v.embedding_model = m.name)
+       -- Not exists(), which would be answered for all workspaces at once.
+       and (select true from private.item_vectors v
+             where v.workspace_id = l.workspace_id and v.embedding_model = m.name limit 1)
      order by r.started_at nulls first, l.workspace_id, m.name
   loop
     insert into private.vector_rounds (workspace_id, embedding_model, written)

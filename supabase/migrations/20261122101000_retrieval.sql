@@ -133,8 +133,8 @@ $fragment$;
 comment on function private.visible_conditions() is
   'The visibility rule on knowledge_items k of a workspace that the viewer is a member of, as SQL with the viewer as $3.';
 
-create type private.vector_scope as (model public.embedding_models, exact boolean);
-comment on type private.vector_scope is 'The model whose vectors a search compares, and whether it compares all of them.';
+create type private.vector_scope as (model public.embedding_models, exact boolean, has_strays boolean);
+comment on type private.vector_scope is 'The model whose vectors a search compares, whether it compares all of them, and whether the index has lost sight of some.';
 
 create function private.scope_of(workspace_id uuid, embedding_model text, query_embedding extensions.vector)
 returns private.vector_scope
@@ -145,7 +145,9 @@ as $$
 declare
   v_scope private.vector_scope;
 begin
-  select m, l.workspace_id is null into v_scope.model, v_scope.exact
+  select m, l.workspace_id is null,
+         exists (select from private.stray_vectors s where s.workspace_id = l.workspace_id and s.embedding_model = m.name)
+    into v_scope.model, v_scope.exact, v_scope.has_strays
     from public.embedding_models m
     left join public.workspaces w on w.id = scope_of.workspace_id
     left join private.large_workspaces l on l.workspace_id = w.id
@@ -184,6 +186,44 @@ comment on function private.vector_scope(uuid, text, extensions.vector) is 'scop
 create type private.near_item as (id uuid, similarity double precision);
 comment on type private.near_item is 'An item with its cosine similarity to what was asked.';
 
+create function private.with_strays(
+  viewer private.viewer, query_embedding extensions.halfvec, embedding_model text, filters private.item_filters,
+  near private.near_item[]
+)
+returns private.near_item[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = 'force_generic_plan'
+as $$
+declare
+  v_found private.near_item[];
+  v_nearer private.near_item[] := array(
+    select row(s.knowledge_id, 1 - (s.embedding operator(extensions.<=>) query_embedding))::private.near_item
+      from private.stray_vectors s
+     where s.workspace_id = (filters).workspace_id and s.embedding_model = with_strays.embedding_model
+       and 1 - (s.embedding operator(extensions.<=>) query_embedding) > (select min(m.similarity) from unnest(near) m));
+begin
+  if cardinality(v_nearer) = 0 then
+    return near;
+  end if;
+  execute format($sql$
+    select array(
+      select row(f.id, f.similarity)::private.near_item
+        from (select u.id, u.similarity from unnest($1) u
+              union
+              select k.id, n.similarity from unnest($4) n join public.knowledge_items k on k.id = n.id
+               where %1$s and %2$s) f
+       order by f.similarity desc, f.id
+       limit cardinality($1))
+    $sql$, private.visible_conditions(), private.filter_conditions(filters))
+    into v_found using near, filters, viewer, v_nearer;
+  return v_found;
+end
+$$;
+comment on function private.with_strays(private.viewer, extensions.halfvec, text, private.item_filters, private.near_item[]) is
+  'As many of the nearest as an index walk has found, of those and the strays, visible to the viewer.';
+
 create function private.walk_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
   how_many integer
@@ -213,26 +253,9 @@ begin
     into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many;
   if cardinality(v_found) < how_many then
     return null;
-  elsif not exists (
-    select from private.stray_vectors s
-     where s.workspace_id = filters.workspace_id and s.embedding_model = (scope.model).name
-  ) then
-    return v_found;
+  elsif scope.has_strays then
+    return private.with_strays(viewer, query_embedding::extensions.halfvec, (scope.model).name, filters, v_found);
   end if;
-  execute format($sql$
-    select array(
-      select row(f.id, f.similarity)::private.near_item
-        from (select u.id, u.similarity from unnest($5) u
-              union
-              select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
-                from private.stray_vectors s
-                join private.item_vectors v on v.knowledge_id = s.knowledge_id and v.embedding_model = s.embedding_model
-                join public.knowledge_items k on k.id = v.knowledge_id
-               where s.workspace_id = ($2).workspace_id and s.embedding_model = %1$L and %2$s and %3$s) f
-       order by f.similarity desc, f.id
-       limit $4)
-    $sql$, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
-    into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many, v_found;
   return v_found;
 end
 $$;
@@ -326,24 +349,12 @@ begin
          select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
        limit $4);%2$s
   end if;
-  if cardinality(v_found) = $4 and exists (
-    select from private.stray_vectors s
-     where s.workspace_id = ($2).workspace_id and s.embedding_model = (($5).model).name
-  ) then
-    v_found := array(
-      select row(f.id, f.similarity)::private.near_item
-        from (select u.id, u.similarity from unnest(v_found) u
-              union
-              select k.id, 1 - (v.embedding operator(extensions.<=>) $1)
-                from private.stray_vectors s
-                join private.item_vectors v on v.knowledge_id = s.knowledge_id and v.embedding_model = s.embedding_model
-               cross join lateral (
-                 select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
-               where s.workspace_id = ($2).workspace_id and s.embedding_model = (($5).model).name) f
-       order by f.similarity desc, f.id
-       limit $4);
+  if cardinality(v_found) < $4 then
+    return null;
+  elsif ($5).has_strays then
+    return private.with_strays($3, $1, (($5).model).name, $2, v_found);
   end if;
-  return case when cardinality(v_found) = $4 then v_found end;
+  return v_found;
 end
 $body$
     $function$, v_rule, v_branches);
@@ -985,6 +996,7 @@ revoke execute on function
   private.has_filters(private.item_filters), private.visible_conditions(), private.written_word(text, text),
   private.candidates_query(private.item_filters),
   private.plain_candidates(uuid[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz),
+  private.with_strays(private.viewer, extensions.halfvec, text, private.item_filters, private.near_item[]),
   private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),

@@ -113,7 +113,7 @@ def test_what_the_index_has_lost_is_found(library: World, reader: Persona) -> No
     strays = library.superuser(
         "select k.title from private.stray_vectors s join public.knowledge_items k on k.id = s.knowledge_id"
     )
-    assert LOST - before <= len(strays) < 200
+    assert before <= len(strays) < 200
 
 
 def test_search_finds_it_by_meaning_too(library: World, reader: Persona) -> None:
@@ -166,6 +166,7 @@ def test_rounds_come_again_when_something_was_written(library: World) -> None:
     # In the midst of the crowd it is within reach again.
     library.superuser(move, str([1.02] * 12 + [1.03] * 12), stray["id"])
     try:
+        assert stray not in library.superuser("select knowledge_id as id from private.stray_vectors")
         library.superuser("update private.vector_rounds set written = -1")
         assert check_all(library) == 4
         strays = library.superuser("select knowledge_id as id from private.stray_vectors")

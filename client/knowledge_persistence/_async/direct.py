@@ -167,7 +167,11 @@ class AsyncDirectTransport:
             open=False,
             name="knowledge-persistence",
         )
-        await pool.open()
+        try:
+            # Asked before its first connection is there, the pool would make another.
+            await pool.open(wait=True, timeout=self._patience)
+        except psycopg_pool.PoolTimeout as error:
+            raise _pool_error(error, self._where) from error
         return pool
 
     async def close(self) -> None:
@@ -308,7 +312,7 @@ class AsyncDirectTransport:
                     await connection.execute(_SETUP, setup)
                     await cursor.execute(query, values)
                     ending = await connection.execute("commit")
-            rows = await cursor.fetchall() if cursor.description else []
+            rows = await cursor.fetchall()
         except psycopg.Error as error:
             await self._roll_back(connection)
             interruption = _interruption(error)
@@ -340,7 +344,7 @@ class AsyncDirectTransport:
         try:
             connection = await pool.getconn()
         except psycopg_pool.PoolTimeout as error:
-            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+            raise _pool_error(error, self._where) from error
         if async_cancellations() > before:
             # The pool waits with asyncio.wait_for, which before Python 3.12 loses a cancellation that arrives in
             # the same moment as the connection.
@@ -414,6 +418,10 @@ def _is_connection_loss(error: psycopg.Error) -> bool:
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     # 08: connection exceptions; 57P01 to 57P03: the server stops, crashed, or starts; 53300: no room.
     return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "53300"}
+
+
+def _pool_error(error: psycopg_pool.PoolTimeout, where: str) -> TransportError:
+    return TransportError(f"the database at {where} can't be reached: {error}")
 
 
 def _connection_error(error: psycopg.Error, where: str) -> TransportError | APIError:

@@ -168,7 +168,11 @@ class DirectTransport:
             open=False,
             name="knowledge-persistence",
         )
-        pool.open()
+        try:
+            # Asked before its first connection is there, the pool would make another.
+            pool.open(wait=True, timeout=self._patience)
+        except psycopg_pool.PoolTimeout as error:
+            raise _pool_error(error, self._where) from error
         return pool
 
     def close(self) -> None:
@@ -307,7 +311,7 @@ class DirectTransport:
                     connection.execute(_SETUP, setup)
                     cursor.execute(query, values)
                     ending = connection.execute("commit")
-            rows = cursor.fetchall() if cursor.description else []
+            rows = cursor.fetchall()
         except psycopg.Error as error:
             self._roll_back(connection)
             interruption = _interruption(error)
@@ -339,7 +343,7 @@ class DirectTransport:
         try:
             connection = pool.getconn()
         except psycopg_pool.PoolTimeout as error:
-            raise TransportError(f"the database at {self._where} can't be reached: {error}") from error
+            raise _pool_error(error, self._where) from error
         if cancellations() > before:
             # The pool waits with asyncio.wait_for, which before Python 3.12 loses a cancellation that arrives in
             # the same moment as the connection.
@@ -413,6 +417,10 @@ def _is_connection_loss(error: psycopg.Error) -> bool:
         return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     # 08: connection exceptions; 57P01 to 57P03: the server stops, crashed, or starts; 53300: no room.
     return state.startswith("08") or state in {"57P01", "57P02", "57P03", "57P05", "53300"}
+
+
+def _pool_error(error: psycopg_pool.PoolTimeout, where: str) -> TransportError:
+    return TransportError(f"the database at {where} can't be reached: {error}")
 
 
 def _connection_error(error: psycopg.Error, where: str) -> TransportError | APIError:

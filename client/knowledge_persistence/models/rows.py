@@ -85,12 +85,14 @@ _CONVERTERS: dict[str, _Convert] = {
 
 
 @cache
-def _converters(kind: type) -> dict[str, _Convert | None]:
-    """Return each field's converter, None where the value is taken as it is."""
-    return {
-        field.name: _CONVERTERS.get(str(field.type).removesuffix(" | None"))
+def _columns(kind: type, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[tuple[str, _Convert], ...]]:
+    """Return which of a row's columns a class knows, and the converters of those that aren't taken as they are."""
+    types = {
+        field.name: str(field.type).removesuffix(" | None")
         for field in fields(cast("type[DataclassInstance]", kind))
     }
+    known = tuple(name for name in names if name in types)
+    return known, tuple((name, _CONVERTERS[types[name]]) for name in known if types[name] in _CONVERTERS)
 
 
 def from_row(kind: type[T], row: Mapping[str, object]) -> T:
@@ -100,11 +102,12 @@ def from_row(kind: type[T], row: Mapping[str, object]) -> T:
         kind: a dataclass of this package.
         row: column names and values, as JSON or as Python values.
     """
-    values: dict[str, object] = {}
-    for name, convert in _converters(kind).items():
-        if name in row:
-            value = row[name]
-            values[name] = value if value is None or convert is None else convert(value)
+    known, converters = _columns(kind, tuple(row))
+    values = {name: row[name] for name in known}
+    for name, convert in converters:
+        value = values[name]
+        if value is not None:
+            values[name] = convert(value)
     return kind(**values)
 
 
