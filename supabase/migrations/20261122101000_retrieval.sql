@@ -431,9 +431,8 @@ comment on function private.nearest_items(extensions.vector, private.vector_scop
 -- definer for the same reason.
 create function private.similar_items(
   query_embedding extensions.vector, embedding_model text, filters private.item_filters, how_many integer,
-  similarity_threshold double precision
+  inout similarity_threshold double precision, out near private.near_item[]
 )
-returns private.near_item[]
 language plpgsql
 stable
 security definer
@@ -443,17 +442,15 @@ declare
   v_viewer private.viewer := private.viewer();
   v_scope private.vector_scope := private.scope_of(v_viewer.workspace_id, embedding_model, query_embedding);
 begin
+  similarity_threshold := coalesce(similarity_threshold, (v_scope.model).similarity_threshold);
   if v_viewer.sees_all is not null then
     filters.workspace_id := v_viewer.workspace_id;
-    return array(
-      select n from unnest(private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many)) n
-       where n.similarity >= coalesce(similar_items.similarity_threshold, (v_scope.model).similarity_threshold));
+    near := private.rank_vectors(v_viewer, query_embedding, v_scope, filters, how_many);
   end if;
-  return null;
 end
 $$;
 comment on function private.similar_items(extensions.vector, text, private.item_filters, integer, double precision) is
-  'The items of this request''s workspace that are nearest to a vector, down to a threshold, by default the model''s.';
+  'The items of this request''s workspace that are nearest to a vector, and the similarity from which one counts: the one given, else the model''s.';
 
 create function public.find_similar_knowledge(
   query_embedding extensions.vector, knowledge_type_filter text default null, limit_results integer default 10,
@@ -468,7 +465,7 @@ as $$
 #variable_conflict use_column
 declare
   v_filters private.item_filters;
-  v_near private.near_item[];
+  v_similar record;
 begin
   if query_embedding is null then
     perform private.fail('PT400', 'query_embedding is missing', 'search_knowledge searches without a vector');
@@ -481,12 +478,13 @@ begin
   if knowledge_type_filter is not null then
     v_filters.knowledge_types := array[knowledge_type_filter];
   end if;
-  v_near := private.similar_items(query_embedding, find_similar_knowledge.embedding_model, v_filters, limit_results,
+  v_similar := private.similar_items(query_embedding, find_similar_knowledge.embedding_model, v_filters, limit_results,
     find_similar_knowledge.similarity_threshold);
   return query
     select k.id, k.title::text, k.content, n.similarity, k.knowledge_type::text
-      from unnest(v_near) n
+      from unnest(v_similar.near) n
       join public.knowledge_items k on k.id = n.id
+     where n.similarity >= v_similar.similarity_threshold
      order by n.similarity desc, n.id;
 end
 $$;
