@@ -6,8 +6,9 @@ One large workspace grows to so many items, and is measured at each power of ten
 come from a hundred tenants, and one of them asks. Every contestant does one transaction of the same shape (begin, role
 and claims, one query, commit, sent as one pipeline) as the same user with the same index settings. The bare queries
 read a plain table of the same rows, without row-level security, written as one would by hand: vectors by HNSW, words
-by GIN, fused by reciprocal rank. They take turns, query by query, so that a machine whose speed drifts drifts for all.
-The figures to trust are the ratios.
+by GIN, fused by reciprocal rank. One has an index with pgvector's default parameters, and walks it as far as it takes
+to find as many of the truly nearest as we do. They take turns, query by query, so that a machine whose speed drifts
+drifts for all. The figures to trust are the ratios.
 
 Queries come with their vectors: no model runs.
 """
@@ -53,6 +54,7 @@ WRITERS: Final = 2
 _TALK: Final = Console(stderr=True)
 
 BARE: Final = "bare pgvector SQL"
+EQUAL: Final = "bare, default index, equal recall"
 BARE_WORDS: Final = "bare full-text SQL"
 BY_HAND: Final = "hybrid by hand"
 SIMILAR: Final = "find_similar"
@@ -68,7 +70,7 @@ select set_config('role', 'authenticated', true), set_config('request.jwt.claims
 """
 # What a person would write by hand, with the same index settings and no policies.
 _PLAIN: Final = """
-drop table if exists public.plain_items;
+drop table if exists public.plain_items, public.plain_defaults;
 create table public.plain_items as
   select id, workspace_id, title::text, content, knowledge_type::text,
          content_embedding::extensions.halfvec(384) as embedding,
@@ -80,9 +82,15 @@ create index on public.plain_items using hnsw (embedding extensions.halfvec_cosi
   with (m = 16, ef_construction = 128);
 create index on public.plain_items using gin (words);
 create index on public.plain_items (workspace_id);
-grant select on public.plain_items to authenticated;
+create table public.plain_defaults as
+  select id, workspace_id, title, content, knowledge_type, embedding from public.plain_items;
+create index on public.plain_defaults using hnsw (embedding extensions.halfvec_cosine_ops);
+create index on public.plain_defaults (workspace_id);
+grant select on public.plain_items, public.plain_defaults to authenticated;
 vacuum analyze;
 """
+# How far the index with the default parameters is walked until it finds as much: hnsw.ef_search.
+_EFFORTS: Final = ("40", "70", "100", "150", "200", "300", "400", "600", "800", "1000")
 _NEAREST: Final = "order by embedding operator(extensions.<=>) %(vector)s::extensions.halfvec"
 _BARE: Final = """
 select id, title, content, knowledge_type,
@@ -173,12 +181,14 @@ class Figures:
         contestants: by name p50_ms and p95_ms, and their ratios to the bare pgvector SQL's.
         recall_at_10: by name, the share of the ten nearest by exact comparison that was found.
         rows: by name, how many rows came, of ten.
+        equal_recall_ef_search: with which hnsw.ef_search the default index finds as much as find_similar.
     """
 
     items: int
     contestants: dict[str, dict[str, float]]
     recall_at_10: dict[str, float]
     rows: dict[str, float]
+    equal_recall_ef_search: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -328,8 +338,9 @@ class Speed:
         self, tenant: Tenant, workspace: str | None, asked: dict[str, NDArray[np.float32]], items: int
     ) -> Figures:
         """Time everybody on these questions and compare what they find with an exact comparison."""
+        recall, rows, effort = self._found(tenant, workspace, asked)
         with ExitStack() as stack:
-            contestants = self._contestants(stack, tenant, workspace, asked)
+            contestants = self._contestants(stack, tenant, workspace, asked, effort)
             in_turns(contestants, min(50, self.queries))  # warms caches and connections
             with _TALK.status(f"asking {self.queries} questions of {items} items"):
                 times = in_turns(contestants, self.queries)
@@ -340,11 +351,21 @@ class Speed:
         base = figures[BARE]
         for figure in figures.values():
             figure |= {f"{p}_ratio": figure[f"{p}_ms"] / base[f"{p}_ms"] for p in ("p50", "p95")}
-        recall, rows = self._found(tenant, workspace, asked)
-        return Figures(items=items, contestants=figures, recall_at_10=recall, rows=rows)
+        return Figures(
+            items=items,
+            contestants=figures,
+            recall_at_10=recall,
+            rows=rows,
+            equal_recall_ef_search=int(effort),
+        )
 
     def _contestants(
-        self, stack: ExitStack, tenant: Tenant, workspace: str | None, asked: dict[str, NDArray[np.float32]]
+        self,
+        stack: ExitStack,
+        tenant: Tenant,
+        workspace: str | None,
+        asked: dict[str, NDArray[np.float32]],
+        effort: LiteralString | None = None,
     ) -> dict[str, Callable[[int], object]]:
         questions = list(asked)
         arrays = list(asked.values())
@@ -354,13 +375,14 @@ class Speed:
 
         where = _IN_WORKSPACE if workspace else _EVERYWHERE
 
-        def bare(query: LiteralString) -> Callable[[int], object]:
+        def bare(query: LiteralString, effort: LiteralString = "100") -> Callable[[int], object]:
             query = query.replace(_EVERYWHERE, where)
+            setup = _SETUP.replace("'100'", f"'{effort}'")
 
             def ask(number: int) -> object:
                 with raw.pipeline():
                     raw.execute("begin read only")
-                    raw.execute(_SETUP, _claims(tenant.user))
+                    raw.execute(setup, _claims(tenant.user))
                     cursor = raw.execute(
                         query, {"vector": vectors[number], "words": questions[number], "workspace": workspace}
                     )
@@ -378,6 +400,8 @@ class Speed:
             SEARCH: lambda number: memory.search(questions[number]),
             RECALL: lambda number: memory.recall(questions[number]),
         }
+        if effort is not None:
+            contestants[EQUAL] = bare(_BARE.replace("plain_items", "plain_defaults"), effort)
         if tenant is self.large:
             web = stack.enter_context(connect(embedder=GivenVectors(asked), settings=self.settings))
             contestants[OVER_HTTP] = lambda number: web.search(questions[number])
@@ -390,36 +414,45 @@ class Speed:
 
     def _found(
         self, tenant: Tenant, workspace: str | None, asked: dict[str, NDArray[np.float32]]
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the share of the ten truly nearest that each vector search finds, and how many rows it gives."""
-        searches: dict[str, LiteralString] = {
-            BARE: "set hnsw.ef_search = 100; set hnsw.iterative_scan = relaxed_order",
-            f"{BARE}, default settings": "set hnsw.ef_search = 40; set hnsw.iterative_scan = off",
-            "exact": "select",
-        }
-        found: dict[str, list[set[str]]] = {name: [] for name in (*searches, SIMILAR)}
+    ) -> tuple[dict[str, float], dict[str, float], LiteralString]:
+        """Compare what each vector search finds with the ten truly nearest.
+
+        Returns:
+            By name the share that it finds, and how many rows it gives; the effort at which the index with the default
+            parameters finds as much as find_similar.
+        """
         query = _BARE.replace(_EVERYWHERE, _IN_WORKSPACE) if workspace else _BARE
-        # No index is sorted by the similarity: everything is compared.
-        exactly = query.replace(_NEAREST, "order by similarity desc")
-        queries: dict[str, LiteralString] = {**dict.fromkeys(searches, query), "exact": exactly}
+        defaults = query.replace("plain_items", "plain_defaults")
         with psycopg.connect(self.info.database_url, autocommit=True) as raw:
             raw.prepare_threshold = None  # a plan that is kept doesn't hear of settings
             raw.execute("set role authenticated")
-            for name, settings in searches.items():
-                raw.execute(settings)
-                for question, vector in asked.items():
-                    values = {"vector": as_text(vector), "words": question, "workspace": workspace}
-                    found[name].append({str(row[0]) for row in raw.execute(queries[name], values)})
-        with self._client(tenant, asked) as memory:
-            for question in asked:
-                similar = memory.find_similar(question, similarity_threshold=-1)
-                found[SIMILAR].append({str(item.id) for item in similar})
-        exact = found.pop("exact")
-        recall = {
-            name: statistics.fmean(len(a & b) / len(b) for a, b in zip(sets, exact, strict=True))
-            for name, sets in found.items()
-        }
-        return recall, {name: statistics.fmean(len(one) for one in sets) for name, sets in found.items()}
+
+            def answers(query: LiteralString, effort: LiteralString = "100") -> list[set[str]]:
+                raw.execute(f"set hnsw.ef_search = {effort}")
+                values = [
+                    {"vector": as_text(vector), "words": question, "workspace": workspace}
+                    for question, vector in asked.items()
+                ]
+                return [{str(row[0]) for row in raw.execute(query, value)} for value in values]
+
+            found = {f"{BARE}, default settings": answers(defaults, "40")}
+            # No index is sorted by the similarity: everything is compared.
+            exact = answers(query.replace(_NEAREST, "order by similarity desc"))
+            raw.execute("set hnsw.iterative_scan = relaxed_order")
+            found[BARE] = answers(query)
+            with self._client(tenant, asked) as memory:
+                found[SIMILAR] = [
+                    {str(item.id) for item in memory.find_similar(question, similarity_threshold=-1)}
+                    for question in asked
+                ]
+            effort: LiteralString = _EFFORTS[0]
+            for effort in _EFFORTS:
+                found[EQUAL] = answers(defaults, effort)
+                if _share(found[EQUAL], exact) >= _share(found[SIMILAR], exact):
+                    break
+        recall = {name: _share(sets, exact) for name, sets in found.items()}
+        rows = {name: statistics.fmean(len(one) for one in sets) for name, sets in found.items()}
+        return recall, rows, effort
 
     def _together(self, asked: dict[str, NDArray[np.float32]]) -> dict[str, dict[str, float]]:
         """Let eight clients ask at once, one contestant after the other."""
@@ -597,6 +630,10 @@ def _item(corpus: Corpus, number: int) -> dict[str, str]:
         "content_embedding": as_text(corpus.vectors[number]),
         "embedding_model": MODEL,
     }
+
+
+def _share(found: list[set[str]], exact: list[set[str]]) -> float:
+    return statistics.fmean(len(a & b) / len(b) for a, b in zip(found, exact, strict=True))
 
 
 def _claims(user: str, session: str = "") -> tuple[str, str, str]:
