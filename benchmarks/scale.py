@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import psycopg
@@ -167,8 +167,8 @@ def _copy(
                 copy.write_row(
                     (
                         uuid4(),
-                        workspace,
-                        user,
+                        UUID(workspace),
+                        UUID(user),
                         corpus.title(number),
                         corpus.text(number),
                         f"{start + number:064x}",
@@ -182,7 +182,7 @@ def _copy(
     admin.execute(
         "insert into private.item_vectors (knowledge_id, workspace_id, embedding_model, embedding) "
         "select id, workspace_id, embedding_model, content_embedding::extensions.halfvec from public.knowledge_items "
-        "where content_embedding is not null"
+        "where content_embedding is not null on conflict do nothing"  # the worker embeds the first item itself
     )
     admin.execute("set session_replication_role = origin")
     return asked

@@ -21,7 +21,7 @@ from pgvector import Vector
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
@@ -304,14 +304,14 @@ class AsyncDirectTransport:
         connection = await self._borrow(pool)
         sent = False
         try:
-            cursor = connection.cursor()
+            cursor, frame = connection.cursor(), connection.cursor(row_factory=tuple_row)
             with no_longer_than(self._silence, connection.fileno()):
                 sent = True
                 async with connection.pipeline():
-                    await connection.execute("begin read only" if read_only else "begin")
-                    await connection.execute(_SETUP, setup)
+                    await frame.execute("begin read only" if read_only else "begin")
+                    await frame.execute(_SETUP, setup)
                     await cursor.execute(query, values)
-                    ending = await connection.execute("commit")
+                    await frame.execute("commit")
             rows = await cursor.fetchall()
         except psycopg.Error as error:
             await self._roll_back(connection)
@@ -325,8 +325,8 @@ class AsyncDirectTransport:
             raise
         finally:
             await pool.putconn(connection)
-        if ending.statusmessage != "COMMIT":
-            raise TransportError(f"the database answered commit with {ending.statusmessage}")
+        if frame.statusmessage != "COMMIT":
+            raise TransportError(f"the database answered commit with {frame.statusmessage}")
         return rows
 
     def _setup(self, context: RequestContext) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from pgvector import Vector
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import Connection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, tuple_row
 from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 from psycopg_pool import ConnectionPool
@@ -303,14 +303,14 @@ class DirectTransport:
         connection = self._borrow(pool)
         sent = False
         try:
-            cursor = connection.cursor()
+            cursor, frame = connection.cursor(), connection.cursor(row_factory=tuple_row)
             with no_longer_than(self._silence, connection.fileno()):
                 sent = True
                 with connection.pipeline():
-                    connection.execute("begin read only" if read_only else "begin")
-                    connection.execute(_SETUP, setup)
+                    frame.execute("begin read only" if read_only else "begin")
+                    frame.execute(_SETUP, setup)
                     cursor.execute(query, values)
-                    ending = connection.execute("commit")
+                    frame.execute("commit")
             rows = cursor.fetchall()
         except psycopg.Error as error:
             self._roll_back(connection)
@@ -324,8 +324,8 @@ class DirectTransport:
             raise
         finally:
             pool.putconn(connection)
-        if ending.statusmessage != "COMMIT":
-            raise TransportError(f"the database answered commit with {ending.statusmessage}")
+        if frame.statusmessage != "COMMIT":
+            raise TransportError(f"the database answered commit with {frame.statusmessage}")
         return rows
 
     def _setup(self, context: RequestContext) -> tuple[str, ...]:
