@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 WIDTH: Final = 720
-_LEFT: Final = 190
+_LEFT: Final = 220
 _RIGHT: Final = 90
 _ROW: Final = 22
 _HEAD: Final = 56

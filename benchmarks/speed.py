@@ -392,16 +392,16 @@ class Speed:
             return ask
 
         memory = stack.enter_context(self._client(tenant, asked))
-        contestants: dict[str, Callable[[int], object]] = {
-            BARE: bare(_BARE),
+        contestants: dict[str, Callable[[int], object]] = {BARE: bare(_BARE)}
+        if effort is not None:
+            contestants[EQUAL] = bare(_BARE.replace("plain_items", "plain_defaults"), effort)
+        contestants |= {
             BARE_WORDS: bare(_BARE_WORDS),
             BY_HAND: bare(_BY_HAND),
             SIMILAR: lambda number: memory.find_similar(arrays[number], similarity_threshold=-1),
             SEARCH: lambda number: memory.search(questions[number]),
             RECALL: lambda number: memory.recall(questions[number]),
         }
-        if effort is not None:
-            contestants[EQUAL] = bare(_BARE.replace("plain_items", "plain_defaults"), effort)
         if tenant is self.large:
             web = stack.enter_context(connect(embedder=GivenVectors(asked), settings=self.settings))
             contestants[OVER_HTTP] = lambda number: web.search(questions[number])
