@@ -251,16 +251,11 @@ begin
        limit $4)
     $sql$, (scope.model).dimensions, (scope.model).name, private.visible_conditions(), private.filter_conditions(filters))
     into v_found using query_embedding::extensions.halfvec, filters, viewer, how_many;
-  if cardinality(v_found) < how_many then
-    return null;
-  elsif scope.has_strays then
-    return private.with_strays(viewer, query_embedding::extensions.halfvec, (scope.model).name, filters, v_found);
-  end if;
   return v_found;
 end
 $$;
 comment on function private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
-  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index and among the strays; null where the index has met too few.';
+  'The items nearest to a vector, visible to the viewer, by the model''s HNSW index; fewer than asked for where it has met too few.';
 
 create function private.compare_vectors(
   viewer private.viewer, query_embedding extensions.vector, scope private.vector_scope, filters private.item_filters,
@@ -349,11 +344,6 @@ begin
          select k.id from public.knowledge_items k where k.id = v.knowledge_id and %1$s offset 0) k
        limit $4);%2$s
   end if;
-  if cardinality(v_found) < $4 then
-    return null;
-  elsif ($5).has_strays then
-    return private.with_strays($3, $1, (($5).model).name, $2, v_found);
-  end if;
   return v_found;
 end
 $body$
@@ -364,7 +354,7 @@ comment on function private.write_plain_vectors() is
   'Writes private.plain_vectors for the models that there are.';
 select private.write_plain_vectors();
 comment on function private.plain_vectors(extensions.halfvec, private.item_filters, private.viewer, integer, private.vector_scope) is
-  'The items nearest to a vector, visible to the viewer, without filters: by comparing all, or by the model''s HNSW index and the strays; null where the index has met too few. Written by write_plain_vectors.';
+  'The items nearest to a vector, visible to the viewer, without filters: by comparing all, or by the model''s HNSW index, which may meet too few. Written by write_plain_vectors.';
 
 -- definer because a function belongs to its owner.
 create function private.follow_models()
@@ -400,11 +390,16 @@ begin
     v_found := private.walk_vectors(viewer, query_embedding, scope, filters, how_many);
   end if;
   -- Where a walk ended before it had met enough that may be shown, they are few among many, and are compared all.
-  return coalesce(v_found, private.compare_vectors(viewer, query_embedding, scope, filters, how_many));
+  if v_found is null or (not scope.exact and cardinality(v_found) < how_many) then
+    return private.compare_vectors(viewer, query_embedding, scope, filters, how_many);
+  elsif scope.has_strays then
+    return private.with_strays(viewer, query_embedding::extensions.halfvec, (scope.model).name, filters, v_found);
+  end if;
+  return v_found;
 end
 $$;
 comment on function private.rank_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer) is
-  'The items nearest to a vector: in a small workspace, or where few pass the filters, by comparing all; else by the model''s HNSW index.';
+  'The items nearest to a vector: in a small workspace, or where few pass the filters, by comparing all; else by the model''s HNSW index and among the strays.';
 
 -- definer because item_vectors is nobody's to read; visible_conditions carries the visibility rule.
 create function private.nearest_items(
