@@ -23,6 +23,7 @@ from knowledge_persistence.models import (
     Workspace,
     WorkspaceMember,
     from_row,
+    from_rows,
 )
 from knowledge_persistence.rerankers import BoundedReranker, Reranker, make_reranker
 from knowledge_persistence.settings import Settings
@@ -282,7 +283,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
         rows = await self._core.select(
             "ai_sessions", _columns(Session), context, equal=equal, order="start_time", limit=limit
         )
-        return [from_row(Session, row) for row in rows]
+        return from_rows(Session, rows)
 
     async def get_session(self, session: UUID | str) -> Session:
         """Read one session.
@@ -323,7 +324,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             equal={"session_id": found.id},
             order="happened_at",
         )
-        events = [from_row(SessionEvent, row) for row in reversed(rows)]
+        events = from_rows(SessionEvent, rows[::-1])
         # What happened at one moment was begun by the start and is closed by the end.
         return sorted(events, key=lambda one: (one.happened_at, one.event == "ended", one.event != "started"))
 
@@ -332,7 +333,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
     async def workspaces(self) -> list[Workspace]:
         """Read the caller's workspaces with the caller's role in each, the personal one first."""
         rows = await self._core.call("my_workspaces", {}, RequestContext(), mode="read")
-        return [from_row(Workspace, row) for row in rows]
+        return from_rows(Workspace, rows)
 
     async def create_workspace(self, name: str, *, description: str | None = None) -> Workspace:
         """Make a shared workspace, whose owner is the caller.
@@ -358,7 +359,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             RequestContext(),
             equal={"workspace_id": to_id(workspace_id, "workspace")},
         )
-        return [from_row(WorkspaceMember, row) for row in rows]
+        return from_rows(WorkspaceMember, rows)
 
     async def add_workspace_member(
         self, workspace_id: UUID | str, user_id: UUID | str, *, role: WorkspaceRole = "contributor"
@@ -438,7 +439,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             PermissionDeniedError: the caller is not the service.
         """
         rows = await self._core.call("run_maintenance", {}, RequestContext(), mode="repeatable")
-        return [from_row(MaintenanceOutcome, row) for row in rows]
+        return from_rows(MaintenanceOutcome, rows)
 
     async def check_vectors(self, *, max_vectors: int = 500) -> int:
         """Look vectors of large workspaces up by their index, as the service: what it misses is compared always.
@@ -556,7 +557,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             RequestContext(),
             mode="once",
         )
-        return [from_row(EmbeddingJob, row) for row in rows]
+        return from_rows(EmbeddingJob, rows)
 
     async def claim_due_work(self, *, embedding_models: Sequence[str] | None = None) -> DueWork | None:
         """Take a piece of scheduled work that is due, as the service; None: none is.
@@ -608,7 +609,7 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             RequestContext(),
             mode="once",
         )
-        return [from_row(StoredEmbedding, row) for row in rows]
+        return from_rows(StoredEmbedding, rows)
 
 
 def _columns(kind: type[Session | SessionEvent | WorkspaceMember]) -> list[str]:

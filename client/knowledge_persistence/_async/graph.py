@@ -15,6 +15,7 @@ from knowledge_persistence.models import (
     RelatedKnowledge,
     Relationship,
     from_row,
+    from_rows,
 )
 
 from .methods import AsyncMethods
@@ -131,7 +132,7 @@ class AsyncGraphMethods(AsyncMethods):
             await self._request_context(),
             mode="once",
         )
-        return [from_row(ProposedRelationship, row) for row in rows]
+        return from_rows(ProposedRelationship, rows)
 
     async def schedule_discovery(self, run_every: timedelta | None) -> DiscoverySchedule:
         """Let the worker look for relationships in the workspace now and then, as one of its owners.
@@ -176,7 +177,7 @@ class AsyncGraphMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(Relationship, row) for row in rows]
+        return from_rows(Relationship, rows)
 
     async def neighborhood(
         self,
@@ -211,7 +212,7 @@ class AsyncGraphMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(KnowledgeNeighbor, row) for row in rows]
+        return from_rows(KnowledgeNeighbor, rows)
 
     async def graph(
         self,

@@ -14,6 +14,7 @@ from knowledge_persistence.models import (
     MergedKnowledge,
     SupersededKnowledge,
     from_row,
+    from_rows,
 )
 
 from .methods import AsyncMethods
@@ -90,7 +91,7 @@ class AsyncHistoryMethods(AsyncMethods):
             equal={"knowledge_id": to_id(knowledge_id, "knowledge item")},
             order="id",
         )
-        return [from_row(HistoryEntry, row) for row in reversed(rows)]
+        return from_rows(HistoryEntry, rows[::-1])
 
     async def forget(self, knowledge_id: UUID | str, *, dry_run: bool = False) -> ForgottenKnowledge:
         """Erase an item for good, with its record, links, relationships, history, search text and embedding.
@@ -138,7 +139,7 @@ class AsyncHistoryMethods(AsyncMethods):
             await self._request_context(),
             mode="once",
         )
-        return [from_row(DuplicateProposal, row) for row in rows]
+        return from_rows(DuplicateProposal, rows)
 
     async def list_duplicates(
         self, *, status: DuplicateStatus = "proposed", max_results: int = 50
@@ -155,7 +156,7 @@ class AsyncHistoryMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(DuplicateProposal, row) for row in rows]
+        return from_rows(DuplicateProposal, rows)
 
     async def decide_duplicate(
         self, proposal_id: UUID | str, *, accept: bool, keep_id: UUID | str | None = None
@@ -269,4 +270,4 @@ class AsyncHistoryMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(AuditFinding, row) for row in rows]
+        return from_rows(AuditFinding, rows)

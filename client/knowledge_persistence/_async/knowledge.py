@@ -19,6 +19,7 @@ from knowledge_persistence.models import (
     SimilarKnowledge,
     ValidatedKnowledge,
     from_row,
+    from_rows,
     title_from,
     to_json,
 )
@@ -152,7 +153,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
                 context,
                 mode="repeatable",
             )
-            answers = [from_row(RecordedKnowledge, row) for row in rows]
+            answers = from_rows(RecordedKnowledge, rows)
             recorded.extend(replace(answer, item_index=start + answer.item_index) for answer in answers)
         return recorded
 
@@ -333,7 +334,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
             rows = await self._core.call(
                 function, {**arguments, "max_results": max_results}, context, mode=mode
             )
-            return _packed([from_row(RecalledKnowledge, row) for row in rows], max_tokens)
+            return _packed(from_rows(RecalledKnowledge, rows), max_tokens)
         # More is looked at than handed on, and only what is handed on counts as recalled.
         rows = await self._core.call(
             "search_knowledge",
@@ -341,7 +342,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
             context,
             mode="read",
         )
-        found = [from_row(RecalledKnowledge, row) for row in rows]
+        found = from_rows(RecalledKnowledge, rows)
         found = _packed((await self._reranked(reranker, query, found))[:max_results], max_tokens)
         if function == "recall_knowledge" and found:
             ids = [item.knowledge_id for item in found]
@@ -422,7 +423,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(SimilarKnowledge, row) for row in rows]
+        return from_rows(SimilarKnowledge, rows)
 
     async def context(
         self, situation: str, *, project_context: str | None = None, max_results: int = 20
@@ -448,7 +449,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
         rows = await self._core.call(
             "get_contextual_knowledge", arguments, await self._request_context(), mode="read"
         )
-        return [from_row(ContextualKnowledge, row) for row in rows]
+        return from_rows(ContextualKnowledge, rows)
 
     async def get(self, knowledge_id: UUID | str) -> KnowledgeItem:
         """Read one item.

@@ -12,6 +12,7 @@ from knowledge_persistence.models import (
     ExportedRecord,
     ImportedLine,
     from_row,
+    from_rows,
 )
 
 from .methods import AsyncMethods
@@ -124,7 +125,7 @@ class AsyncPortabilityMethods(AsyncMethods):
                 context,
                 mode="read",
             )
-            found.extend(from_row(ExportedRecord, row) for row in rows)
+            found.extend(from_rows(ExportedRecord, rows))
             if len(rows) < _PAGE:
                 return found
 
@@ -170,7 +171,7 @@ class AsyncPortabilityMethods(AsyncMethods):
             context,
             mode="repeatable",
         )
-        return [from_row(ImportedLine, row) for row in rows]
+        return from_rows(ImportedLine, rows)
 
     async def restore_workspace(self, header: JSONObject, *, people: Mapping[str, str] | None = None) -> UUID:
         """Make the workspace that an export is of, under its own id, or find it; return that. For the service.

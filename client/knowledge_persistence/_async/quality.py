@@ -19,6 +19,7 @@ from knowledge_persistence.models import (
     ValidationRun,
     ValidationTest,
     from_row,
+    from_rows,
 )
 
 from .methods import AsyncMethods
@@ -107,7 +108,7 @@ class AsyncQualityMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(ValidationTest, row) for row in rows]
+        return from_rows(ValidationTest, rows)
 
     async def remove_validation_test(self, test_id: UUID | str) -> None:
         """Take a validation test out, with its results, as who wrote it or a maintainer.
@@ -302,7 +303,7 @@ class AsyncQualityMethods(AsyncMethods):
         rows = await self._core.call(
             "validation_report", {"since": since}, await self._request_context(), mode="read"
         )
-        return [from_row(ValidationReportLine, row) for row in rows]
+        return from_rows(ValidationReportLine, rows)
 
     async def validation_history(self, test_id: UUID | str, *, limit: int = 20) -> list[ValidationResult]:
         """Read the results of a validation test, the latest first.
@@ -319,7 +320,7 @@ class AsyncQualityMethods(AsyncMethods):
             order="test_executed_at",
             limit=limit,
         )
-        return [from_row(ValidationResult, row) for row in rows]
+        return from_rows(ValidationResult, rows)
 
 
 def _items(ids: Sequence[UUID | str] | None) -> list[UUID] | None:
@@ -348,4 +349,4 @@ def _chosen(tests: list[ValidationTest], wanted: Sequence[UUID | str] | None) ->
 
 
 def _ranks(value: object) -> list[ItemRank]:
-    return [from_row(ItemRank, row) for row in cast("list[Row]", value)]
+    return from_rows(ItemRank, cast("list[Row]", value))

@@ -16,6 +16,7 @@ from knowledge_persistence.models import (
     RecordedInteractionPattern,
     SuggestedCommand,
     from_row,
+    from_rows,
 )
 from knowledge_persistence.models.specialised import decision, found_gotcha, matched_pattern, stored_gotcha
 
@@ -231,7 +232,7 @@ class AsyncSpecialisedMethods(AsyncMethods):
             await self._request_context(),
             mode="read",
         )
-        return [from_row(SuggestedCommand, row) for row in rows]
+        return from_rows(SuggestedCommand, rows)
 
     # Interaction patterns
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from knowledge_persistence._values import RequestContext, to_id
-from knowledge_persistence.models import AgentToken, AgentTokenHolder, CreatedAgentToken, from_row
+from knowledge_persistence.models import AgentToken, AgentTokenHolder, CreatedAgentToken, from_row, from_rows
 
 from .methods import AsyncMethods
 
@@ -61,7 +61,7 @@ class AsyncTokenMethods(AsyncMethods):
             RequestContext(),
             mode="read",
         )
-        return [from_row(AgentToken, row) for row in rows]
+        return from_rows(AgentToken, rows)
 
     async def revoke_agent_token(self, token_id: UUID | str) -> AgentToken:
         """End a token at once, as its owner or a maintainer of its workspace. Once more changes nothing.

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from knowledge_persistence import tuning
 from knowledge_persistence._values import JsonArgument, VectorArgument, invalid
-from knowledge_persistence.models import ValidationTest, from_row
+from knowledge_persistence.models import ValidationTest, from_rows
 
 from .methods import AsyncMethods
 
@@ -54,7 +54,7 @@ class AsyncTuningMethods(AsyncMethods):
             raise invalid("folds is at least 2: what a setting is fitted to can't judge it")
         context = await self._request_context()
         rows = await self._core.call("list_validation_tests", {}, context, mode="read")
-        found = [from_row(ValidationTest, row) for row in rows]
+        found = from_rows(ValidationTest, rows)
         tests = [test for test in found if test.wants_items]
         if len(tests) < tuning.LEAST_TESTS:
             raise invalid(

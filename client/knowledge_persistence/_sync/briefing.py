@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knowledge_persistence._values import to_id
-from knowledge_persistence.models import Brief, BriefEntry, MarkedBreakthrough, from_row
+from knowledge_persistence.models import Brief, BriefEntry, MarkedBreakthrough, from_row, from_rows
 
 from .methods import Methods
 
@@ -42,7 +42,7 @@ class BriefingMethods(Methods):
             "embedding_model": embedded.get("embedding_model"),
         }
         rows = self._core.call("resume_brief", arguments, self._request_context(), mode="read")
-        entries = [from_row(BriefEntry, row) for row in rows]
+        entries = from_rows(BriefEntry, rows)
         counts = entries[-1].left_out or {}
         return Brief(
             text="\n".join(entry.content for entry in entries if entry.content),

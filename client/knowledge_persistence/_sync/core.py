@@ -28,7 +28,7 @@ from knowledge_persistence.errors import (
     ServerError,
     TransportError,
 )
-from knowledge_persistence.models import EmbeddingModel, Workspace, from_row
+from knowledge_persistence.models import EmbeddingModel, Workspace, from_row, from_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -212,7 +212,7 @@ class Core:
                 ),
                 RequestContext(),
             )
-            self._models = {model.name: model for model in (from_row(EmbeddingModel, row) for row in rows)}
+            self._models = {model.name: model for model in from_rows(EmbeddingModel, rows)}
             self._models_read = time.monotonic()
         return self._models
 

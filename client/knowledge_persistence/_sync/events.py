@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from knowledge_persistence._values import RequestContext
-from knowledge_persistence.models import KnowledgeEvent, from_row
+from knowledge_persistence.models import KnowledgeEvent, from_rows
 
 from .methods import Methods
 
@@ -53,7 +53,7 @@ class EventMethods(Methods):
             RequestContext(),
             mode="read",
         )
-        return [from_row(KnowledgeEvent, row) for row in rows]
+        return from_rows(KnowledgeEvent, rows)
 
     def events_cursor(self) -> int:
         """Return the cursor of now: `events_since` gives from there what comes later."""

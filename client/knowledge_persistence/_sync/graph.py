@@ -16,6 +16,7 @@ from knowledge_persistence.models import (
     RelatedKnowledge,
     Relationship,
     from_row,
+    from_rows,
 )
 
 from .methods import Methods
@@ -132,7 +133,7 @@ class GraphMethods(Methods):
             self._request_context(),
             mode="once",
         )
-        return [from_row(ProposedRelationship, row) for row in rows]
+        return from_rows(ProposedRelationship, rows)
 
     def schedule_discovery(self, run_every: timedelta | None) -> DiscoverySchedule:
         """Let the worker look for relationships in the workspace now and then, as one of its owners.
@@ -177,7 +178,7 @@ class GraphMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(Relationship, row) for row in rows]
+        return from_rows(Relationship, rows)
 
     def neighborhood(
         self,
@@ -212,7 +213,7 @@ class GraphMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(KnowledgeNeighbor, row) for row in rows]
+        return from_rows(KnowledgeNeighbor, rows)
 
     def graph(
         self,

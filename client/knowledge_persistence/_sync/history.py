@@ -15,6 +15,7 @@ from knowledge_persistence.models import (
     MergedKnowledge,
     SupersededKnowledge,
     from_row,
+    from_rows,
 )
 
 from .methods import Methods
@@ -91,7 +92,7 @@ class HistoryMethods(Methods):
             equal={"knowledge_id": to_id(knowledge_id, "knowledge item")},
             order="id",
         )
-        return [from_row(HistoryEntry, row) for row in reversed(rows)]
+        return from_rows(HistoryEntry, rows[::-1])
 
     def forget(self, knowledge_id: UUID | str, *, dry_run: bool = False) -> ForgottenKnowledge:
         """Erase an item for good, with its record, links, relationships, history, search text and embedding.
@@ -139,7 +140,7 @@ class HistoryMethods(Methods):
             self._request_context(),
             mode="once",
         )
-        return [from_row(DuplicateProposal, row) for row in rows]
+        return from_rows(DuplicateProposal, rows)
 
     def list_duplicates(
         self, *, status: DuplicateStatus = "proposed", max_results: int = 50
@@ -156,7 +157,7 @@ class HistoryMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(DuplicateProposal, row) for row in rows]
+        return from_rows(DuplicateProposal, rows)
 
     def decide_duplicate(
         self, proposal_id: UUID | str, *, accept: bool, keep_id: UUID | str | None = None
@@ -270,4 +271,4 @@ class HistoryMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(AuditFinding, row) for row in rows]
+        return from_rows(AuditFinding, rows)

@@ -20,6 +20,7 @@ from knowledge_persistence.models import (
     SimilarKnowledge,
     ValidatedKnowledge,
     from_row,
+    from_rows,
     title_from,
     to_json,
 )
@@ -153,7 +154,7 @@ class KnowledgeMethods(Methods):
                 context,
                 mode="repeatable",
             )
-            answers = [from_row(RecordedKnowledge, row) for row in rows]
+            answers = from_rows(RecordedKnowledge, rows)
             recorded.extend(replace(answer, item_index=start + answer.item_index) for answer in answers)
         return recorded
 
@@ -332,7 +333,7 @@ class KnowledgeMethods(Methods):
         arguments = {"query_text": query, **self._core.embed_query(query), **filters}
         if reranker is None:
             rows = self._core.call(function, {**arguments, "max_results": max_results}, context, mode=mode)
-            return _packed([from_row(RecalledKnowledge, row) for row in rows], max_tokens)
+            return _packed(from_rows(RecalledKnowledge, rows), max_tokens)
         # More is looked at than handed on, and only what is handed on counts as recalled.
         rows = self._core.call(
             "search_knowledge",
@@ -340,7 +341,7 @@ class KnowledgeMethods(Methods):
             context,
             mode="read",
         )
-        found = [from_row(RecalledKnowledge, row) for row in rows]
+        found = from_rows(RecalledKnowledge, rows)
         found = _packed((self._reranked(reranker, query, found))[:max_results], max_tokens)
         if function == "recall_knowledge" and found:
             ids = [item.knowledge_id for item in found]
@@ -421,7 +422,7 @@ class KnowledgeMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(SimilarKnowledge, row) for row in rows]
+        return from_rows(SimilarKnowledge, rows)
 
     def context(
         self, situation: str, *, project_context: str | None = None, max_results: int = 20
@@ -445,7 +446,7 @@ class KnowledgeMethods(Methods):
             "embedding_model": embedded.get("embedding_model"),
         }
         rows = self._core.call("get_contextual_knowledge", arguments, self._request_context(), mode="read")
-        return [from_row(ContextualKnowledge, row) for row in rows]
+        return from_rows(ContextualKnowledge, rows)
 
     def get(self, knowledge_id: UUID | str) -> KnowledgeItem:
         """Read one item.

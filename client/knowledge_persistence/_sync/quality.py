@@ -20,6 +20,7 @@ from knowledge_persistence.models import (
     ValidationRun,
     ValidationTest,
     from_row,
+    from_rows,
 )
 
 from .methods import Methods
@@ -108,7 +109,7 @@ class QualityMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(ValidationTest, row) for row in rows]
+        return from_rows(ValidationTest, rows)
 
     def remove_validation_test(self, test_id: UUID | str) -> None:
         """Take a validation test out, with its results, as who wrote it or a maintainer.
@@ -299,7 +300,7 @@ class QualityMethods(Methods):
             since: count only runs from then on.
         """
         rows = self._core.call("validation_report", {"since": since}, self._request_context(), mode="read")
-        return [from_row(ValidationReportLine, row) for row in rows]
+        return from_rows(ValidationReportLine, rows)
 
     def validation_history(self, test_id: UUID | str, *, limit: int = 20) -> list[ValidationResult]:
         """Read the results of a validation test, the latest first.
@@ -316,7 +317,7 @@ class QualityMethods(Methods):
             order="test_executed_at",
             limit=limit,
         )
-        return [from_row(ValidationResult, row) for row in rows]
+        return from_rows(ValidationResult, rows)
 
 
 def _items(ids: Sequence[UUID | str] | None) -> list[UUID] | None:
@@ -345,4 +346,4 @@ def _chosen(tests: list[ValidationTest], wanted: Sequence[UUID | str] | None) ->
 
 
 def _ranks(value: object) -> list[ItemRank]:
-    return [from_row(ItemRank, row) for row in cast("list[Row]", value)]
+    return from_rows(ItemRank, cast("list[Row]", value))

@@ -17,6 +17,7 @@ from knowledge_persistence.models import (
     RecordedInteractionPattern,
     SuggestedCommand,
     from_row,
+    from_rows,
 )
 from knowledge_persistence.models.specialised import decision, found_gotcha, matched_pattern, stored_gotcha
 
@@ -232,7 +233,7 @@ class SpecialisedMethods(Methods):
             self._request_context(),
             mode="read",
         )
-        return [from_row(SuggestedCommand, row) for row in rows]
+        return from_rows(SuggestedCommand, rows)
 
     # Interaction patterns
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from knowledge_persistence._values import RequestContext, to_id
-from knowledge_persistence.models import AgentToken, AgentTokenHolder, CreatedAgentToken, from_row
+from knowledge_persistence.models import AgentToken, AgentTokenHolder, CreatedAgentToken, from_row, from_rows
 
 from .methods import Methods
 
@@ -62,7 +62,7 @@ class TokenMethods(Methods):
             RequestContext(),
             mode="read",
         )
-        return [from_row(AgentToken, row) for row in rows]
+        return from_rows(AgentToken, rows)
 
     def revoke_agent_token(self, token_id: UUID | str) -> AgentToken:
         """End a token at once, as its owner or a maintainer of its workspace. Once more changes nothing.

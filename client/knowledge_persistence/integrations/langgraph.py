@@ -32,7 +32,7 @@ except ImportError as error:  # pragma: no cover - said where it is missing
     raise ImportError("LangGraph is not installed: pip install 'knowledge-persistence[langgraph]'") from error
 
 from knowledge_persistence._values import Argument, JsonArgument
-from knowledge_persistence.models import JSON, from_row
+from knowledge_persistence.models import JSON, from_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -116,7 +116,7 @@ class KnowledgeStore(BaseStore):
             return {}
         keys: JSON = [{"namespace": list(op.namespace), "key": op.key} for op in ops]
         rows = self._call("get_store_items", {"keys": JsonArgument(keys)}, "read")
-        found = [from_row(_Stored, row) for row in rows]
+        found = from_rows(_Stored, rows)
         return {
             (tuple(one.namespace), one.key): Item(
                 value=one.value,
@@ -147,7 +147,7 @@ class KnowledgeStore(BaseStore):
                 updated_at=one.updated_at,
                 score=one.score,
             )
-            for one in (from_row(_Stored, row) for row in self._call("search_store_items", arguments, "read"))
+            for one in from_rows(_Stored, self._call("search_store_items", arguments, "read"))
         ]
 
     def _namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:

@@ -73,7 +73,7 @@ from .quality import (
     ValidationRun,
     ValidationTest,
 )
-from .rows import JSON, JSONObject, from_row, parse_interval, title_from, to_json
+from .rows import JSON, JSONObject, from_row, from_rows, parse_interval, title_from, to_json
 from .sessions import (
     ArchivedMonth,
     Brief,
@@ -201,6 +201,7 @@ __all__ = [
     "WorkspaceMember",
     "WorkspaceRole",
     "from_row",
+    "from_rows",
     "parse_interval",
     "title_from",
     "to_json",

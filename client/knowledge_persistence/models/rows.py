@@ -102,13 +102,29 @@ def from_row(kind: type[T], row: Mapping[str, object]) -> T:
         kind: a dataclass of this package.
         row: column names and values, as JSON or as Python values.
     """
-    known, converters = _columns(kind, tuple(row))
-    values = {name: row[name] for name in known}
-    for name, convert in converters:
-        value = values[name]
-        if value is not None:
-            values[name] = convert(value)
-    return kind(**values)
+    [result] = from_rows(kind, [row])
+    return result
+
+
+def from_rows(kind: type[T], rows: Sequence[Mapping[str, object]]) -> list[T]:
+    """Make results of the rows of one answer, as `from_row` does.
+
+    Args:
+        kind: a dataclass of this package.
+        rows: all with the same columns.
+    """
+    if not rows:
+        return []
+    known, converters = _columns(kind, tuple(rows[0]))
+    results: list[T] = []
+    for row in rows:
+        values = {name: row[name] for name in known}
+        for name, convert in converters:
+            value = values[name]
+            if value is not None:
+                values[name] = convert(value)
+        results.append(kind(**values))
+    return results
 
 
 def to_json(value: object) -> JSON:
