@@ -238,6 +238,11 @@ begin
   if not private.is_trusted() then
     perform private.fail('PT403', 'only service_role retries embeddings');
   end if;
+  -- By id, as everybody does.
+  perform from private.embedding_jobs j
+    where j.available_at = 'infinity'
+      and (retry_embeddings.knowledge_ids is null or j.knowledge_id = any (retry_embeddings.knowledge_ids))
+    order by j.knowledge_id, j.for_switch for no key update;
   update private.embedding_jobs j
      set available_at = now(), attempts = 0, last_error = null
    where j.available_at = 'infinity'

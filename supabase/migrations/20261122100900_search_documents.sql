@@ -89,10 +89,14 @@ grant select on private.search_documents to service_role;
 
 create function private.quote_lexeme(lexeme text)
 returns text
-language sql
+language plpgsql
 immutable
 set search_path = pg_catalog, pg_temp
-as $$ select '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''' $$;
+as $$
+begin
+  return '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''';
+end
+$$;
 comment on function private.quote_lexeme(text) is 'A lexeme as a tsquery is written.';
 
 create function private.lexeme_queries(lexemes text[], weights text default '')
@@ -473,22 +477,20 @@ comment on type private.word_hit is
 create type private.trigger_hit as (knowledge_id uuid, trigger_score double precision, matched_triggers text[]);
 comment on type private.trigger_hit is 'An item found by its triggers.';
 
-create function private.sample_words(knowledge_ids uuid[], terms text[], out counts integer[], out average double precision)
+create function private.count_words(documents tsvector[], terms text[])
+returns integer[]
 language plpgsql
-stable
+immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  select array_agg(c.held order by c.n), max(c.average) into counts, average
-    from (select u.n, count(*) filter (where d.document @@ u.query)::integer as held, avg(d.document_length) as average
-            from private.search_documents d
-           cross join unnest(private.lexeme_queries(terms)) with ordinality u (query, n)
-           where d.knowledge_id = any (knowledge_ids)
-           group by u.n) c;
+  return array(
+    select (select count(*)::integer from unnest(documents) d (document) where d.document @@ u.query)
+      from unnest(private.lexeme_queries(terms)) with ordinality u (query, n)
+     order by u.n);
 end
 $$;
-comment on function private.sample_words(uuid[], text[]) is
-  'How many of these documents hold each of the lexemes, and how long they are on average.';
+comment on function private.count_words(tsvector[], text[]) is 'How many of these documents hold each of the lexemes.';
 
 create function private.misspellings(word text)
 returns setof text
@@ -601,6 +603,7 @@ declare
   v_sampled integer[];
   v_near private.near_word[];
   v_drawn uuid[];
+  v_documents tsvector[];
   v_sample integer;
   v_average double precision;
   v_size double precision;
@@ -644,15 +647,17 @@ begin
 
   -- Ids are random, so the first documents by id are a random sample of what the caller sees, and how densely
   -- they lie tells how many there are (Bar-Yossef et al., 2002). Counting all of them would cost more than the search.
-  v_drawn := array(
-    select d.knowledge_id from private.search_documents d
-     where d.workspace_id = rank_words.workspace_id and d.is_live
-       and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
-     order by d.knowledge_id limit v_sample_size);
+  select coalesce(array_agg(d.knowledge_id), '{}'), coalesce(array_agg(d.document), '{}'), greatest(avg(d.document_length), 1)
+    into v_drawn, v_documents, v_average
+    from (select d.knowledge_id, d.document, d.document_length
+            from private.search_documents d
+           where d.workspace_id = rank_words.workspace_id and d.is_live
+             and (v_sees_all or d.is_shared or d.owner_id = v_user or d.session_id = v_session)
+           order by d.knowledge_id limit v_sample_size) d;
   v_sample := cardinality(v_drawn);
   v_size := case when v_sample < v_sample_size then v_sample
     else (v_sample - 1) / ((('x' || left(v_drawn[v_sample]::text, 8))::bit(32)::bigint + 1) / 4294967296.0) end;
-  select s.counts, greatest(s.average, 1) into v_sampled, v_average from private.sample_words(v_drawn, v_terms) s;
+  v_sampled := private.count_words(v_documents, v_terms);
 
   -- A word that nothing holds may be misspelt: what is nearly it stands in for it.
   v_near := array(
@@ -668,7 +673,7 @@ begin
             select distinct on (n.lexeme) n.lexeme, n.word, 'near', c.s
               from unnest(v_near) n
               join unnest((select array_agg(a.lexeme) from unnest(v_near) a),
-                          (private.sample_words(v_drawn, (select array_agg(a.lexeme) from unnest(v_near) a))).counts) c (t, s)
+                          private.count_words(v_documents, (select array_agg(a.lexeme) from unnest(v_near) a))) c (t, s)
                 on c.t = n.lexeme
              where n.lexeme <> all (v_terms)) x;
   end if;
@@ -727,12 +732,15 @@ begin
            -- Its own words, not a neighbour's. Like a trigger, an identifier that more than twenty items have tells little.
            nullif(array(select t.word from terms t
                          where t.kind is distinct from 'near' and d.document @@ t.own order by t.n), '{}'),
-           least(r.score / nullif((select sum(t.idf) from terms t), 0), 1),
-           nullif(array(select t.word from terms t
-                         where t.kind = 'mark' and t.df <= 20 and d.document @@ t.own order by t.n), '{}'),
-           nullif(array(select row(t.word, t.lexeme)::private.near_word from terms t
-                         where t.kind = 'near' and d.document @@ t.own order by t.n), '{}')
-      from ranked r join private.search_documents d on d.knowledge_id = r.knowledge_id
+           least(r.score / nullif(o.idf, 0), 1),
+           case when o.has_marks then nullif(array(select t.word from terms t
+                         where t.kind = 'mark' and t.df <= 20 and d.document @@ t.own order by t.n), '{}') end,
+           case when o.has_near then nullif(array(select row(t.word, t.lexeme)::private.near_word from terms t
+                         where t.kind = 'near' and d.document @@ t.own order by t.n), '{}') end
+      from ranked r
+      join private.search_documents d on d.knowledge_id = r.knowledge_id
+     cross join (select sum(t.idf) as idf, bool_or(t.kind = 'mark' and t.df <= 20) as has_marks,
+                        bool_or(t.kind = 'near') as has_near from terms t) o
      order by r.score desc, r.knowledge_id;
 end
 $$;
@@ -897,7 +905,7 @@ revoke execute on function
   private.rank_triggers(private.viewer, uuid, text, boolean, integer),
   private.keyword_candidates(uuid, text, boolean, integer), private.trigger_candidates(uuid, text, boolean, integer),
   private.split_text(text), private.text_vector(regconfig, text), private.language_config(text, text),
-  private.sample_words(uuid[], text[]), private.misspellings(text),
+  private.count_words(tsvector[], text[]), private.misspellings(text),
   private.near_words(uuid, text[], text[], boolean, uuid, uuid),
   private.quote_lexeme(text), private.lexeme_queries(text[], text), private.term_keys(uuid, tsvector), private.trigger_keys(uuid, text[]),
   private.note_large_workspaces()

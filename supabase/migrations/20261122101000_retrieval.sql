@@ -143,20 +143,17 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_name text := coalesce(embedding_model, private.model_of_workspace(workspace_id));
   v_scope private.vector_scope;
 begin
   select m, l.workspace_id is null,
          exists (select from private.stray_vectors s where s.workspace_id = l.workspace_id and s.embedding_model = m.name)
     into v_scope.model, v_scope.exact, v_scope.has_strays
     from public.embedding_models m
-    left join public.workspaces w on w.id = scope_of.workspace_id
-    left join private.large_workspaces l on l.workspace_id = w.id
-   where case when scope_of.embedding_model is not null then m.name = scope_of.embedding_model
-              when w.embedding_model is not null then m.name = w.embedding_model
-              else m.is_default end;
+    left join private.large_workspaces l on l.workspace_id = scope_of.workspace_id
+   where m.name = v_name;
   if (v_scope.model).dimensions is distinct from extensions.vector_dims(query_embedding) then
-    perform private.require_model(
-      coalesce(scope_of.embedding_model, private.model_of_workspace(scope_of.workspace_id)), query_embedding);
+    perform private.require_model(v_name, query_embedding);
   end if;
   return v_scope;
 end
@@ -618,7 +615,9 @@ set search_path = pg_catalog, pg_temp
 as $fragment$
   select format($sql$
     select array(
-      select row(k.id, k.created_in_session, k.session_position, 1 - (v.embedding operator(extensions.<=>) $4),
+      select row(k.id, k.created_in_session, k.session_position,
+               coalesce(u.similarity, (select 1 - (v.embedding operator(extensions.<=>) $4) from private.item_vectors v
+                                        where v.knowledge_id = k.id and v.embedding_model = $5)),
                -- Trust, importance and age move a result by a few percent each: they settle near ties, never relevance.
                case k.validation_status when 'validated' then 1.05 when 'needs_update' then 0.95
                                         when 'deprecated' then 0.8 else 1 end::double precision
@@ -627,13 +626,12 @@ as $fragment$
                * (1 + 0.05 * (k.importance_score - 50)::double precision / 50)
                * (1 + 0.02 * exp(-greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30)))
              )::private.candidate
-        from unnest($1) u (id)
-       cross join lateral (select * from public.knowledge_items k where k.id = u.id and %s and %s offset 0) k
-        left join private.item_vectors v on v.knowledge_id = k.id and v.embedding_model = $5)
+        from unnest($1) u
+       cross join lateral (select * from public.knowledge_items k where k.id = u.id and %s and %s offset 0) k)
     $sql$, private.visible_conditions(), private.filter_conditions(filters))
 $fragment$;
 comment on function private.candidates_query(private.item_filters) is
-  'The statement that looks at what the arms nominated ($1), all of it alike: $2 filters, $3 viewer, $4 vector, $5 model, $6 now.';
+  'The statement that looks at what the arms nominated ($1, with the similarity where it is known), all of it alike: $2 filters, $3 viewer, $4 vector, $5 model, $6 now.';
 
 -- Without filters it is always the same, and planned once a connection.
 do $$
@@ -643,7 +641,7 @@ begin
   v_none.include_retired := false;
   execute format($function$
 create function private.plain_candidates(
-  ids uuid[], filters private.item_filters, viewer private.viewer, query_embedding extensions.halfvec,
+  nominated private.near_item[], filters private.item_filters, viewer private.viewer, query_embedding extensions.halfvec,
   embedding_model text, ranked_at timestamptz
 )
 returns private.candidate[]
@@ -659,7 +657,7 @@ $body$
   $function$, private.candidates_query(v_none));
 end
 $$;
-comment on function private.plain_candidates(uuid[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz) is
+comment on function private.plain_candidates(private.near_item[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz) is
   'candidates_query of current items, without filters.';
 
 -- definer because policies would be asked for each candidate at each step; visible_conditions carries their rule, and
@@ -698,7 +696,7 @@ declare
   v_triggers private.trigger_hit[] := '{}';
   v_best uuid[];
   v_links private.link[];
-  v_ids uuid[];
+  v_nominated private.near_item[];
   v_candidates private.candidate[];
   v_clock timestamptz[] := array[clock_timestamp()];
 begin
@@ -750,14 +748,17 @@ begin
   v_clock := v_clock || clock_timestamp();
 
   -- What an arm nominated is looked at by all.
-  v_ids := array(select n.id from unnest(v_near) n union select w.knowledge_id from unnest(v_words) w
-                 union select t.knowledge_id from unnest(v_triggers) t union select l.knowledge_id from unnest(v_links) l);
+  v_nominated := array(
+    select row(i.id, n.similarity)::private.near_item
+      from (select n.id from unnest(v_near) n union select w.knowledge_id from unnest(v_words) w
+            union select t.knowledge_id from unnest(v_triggers) t union select l.knowledge_id from unnest(v_links) l) i
+      left join unnest(v_near) n on n.id = i.id);
   if private.has_filters(filters) then
     execute private.candidates_query(filters) into v_candidates
-      using v_ids, filters, v_viewer, rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name,
+      using v_nominated, filters, v_viewer, rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name,
             rank_knowledge.ranked_at;
   else
-    v_candidates := private.plain_candidates(v_ids, filters, v_viewer,
+    v_candidates := private.plain_candidates(v_nominated, filters, v_viewer,
       rank_knowledge.query_embedding::extensions.halfvec, (v_scope.model).name, rank_knowledge.ranked_at);
   end if;
 
@@ -988,7 +989,7 @@ revoke execute on function
   private.was_current(public.knowledge_items, text[], timestamptz), private.filter_conditions(private.item_filters),
   private.has_filters(private.item_filters), private.visible_conditions(), private.written_word(text, text),
   private.candidates_query(private.item_filters),
-  private.plain_candidates(uuid[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz),
+  private.plain_candidates(private.near_item[], private.item_filters, private.viewer, extensions.halfvec, text, timestamptz),
   private.with_strays(private.viewer, extensions.halfvec, text, private.item_filters, private.near_item[]),
   private.walk_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
   private.compare_vectors(private.viewer, extensions.vector, private.vector_scope, private.item_filters, integer),
