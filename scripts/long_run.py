@@ -84,6 +84,8 @@ did the following in {seconds:,} seconds, until {when:%Y-%m-%d %H:%M} UTC, at co
 {table}
 
 {COUNTED}
+
+What such runs have found, and what was done about it: [what trying to break it has found](../explanation/findings.md).
 """
 
 
