@@ -13,7 +13,8 @@
 --     superfluous one less than a microsecond. It holds a copy of the vector, so that a search reads few pages; a vector
 --     that changes is no stray until it is looked for again.
 --   * They are few, since every search compares them: where the vectors are all alike an index misses some of any ten,
---     which makes no strays of them, and where there were more than 500, those that were met first.
+--     which makes no strays of them, and of more than 500 those stay that fewest others are near. What has
+--     many beside it that say nearly the same is missed least.
 --   * Rounds go on for ever, since what was in reach yesterday need not be today; they take at most a fiftieth of the
 --     time, and none where no vector was written.
 
@@ -24,6 +25,7 @@ create table private.stray_vectors (
   embedding_model varchar(200) not null,
   workspace_id uuid not null,
   embedding extensions.halfvec not null,
+  remoteness double precision not null,
   constraint stray_vectors_pkey primary key (knowledge_id, embedding_model),
   constraint stray_vectors_item_vectors_fkey foreign key (knowledge_id, embedding_model)
     references private.item_vectors (knowledge_id, embedding_model) on delete cascade
@@ -36,6 +38,7 @@ comment on column private.stray_vectors.knowledge_id is 'The item.';
 comment on column private.stray_vectors.embedding_model is 'The model that made the vector.';
 comment on column private.stray_vectors.workspace_id is 'As in the item.';
 comment on column private.stray_vectors.embedding is 'The vector.';
+comment on column private.stray_vectors.remoteness is 'The cosine distance of its tenth nearest, by the index.';
 revoke all on private.stray_vectors from public, anon, authenticated, service_role;
 grant select on private.stray_vectors to service_role;
 
@@ -72,6 +75,9 @@ set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.ef_search = 100
 set enable_sort = off
 as $$
+declare
+  v_most constant integer := 500;
+  v_over uuid[];
 begin
   execute format($sql$
     with slice as materialized (
@@ -95,7 +101,7 @@ begin
                    order by (o.embedding::extensions.halfvec(%2$s)) operator(extensions.<=>) s.embedding
                    limit 10) n) n
     ), seen as materialized (
-      select l.knowledge_id, case
+      select l.knowledge_id, l.remoteness, case
           when not l.is_found or l.remoteness <= 1.25 * u.remoteness then l.is_found
           else (
             -- A question stands somewhere between the item and all else: here half way to any two others (ids are
@@ -120,20 +126,28 @@ begin
          select x.knowledge_id from private.stray_vectors x join seen s on s.knowledge_id = x.knowledge_id
           where s.is_found and x.embedding_model = %1$L order by 1 for update of x skip locked))
     ), lost as (
-      insert into private.stray_vectors (knowledge_id, embedding_model, workspace_id, embedding)
-      select v.knowledge_id, v.embedding_model, $1, v.embedding
-        from (select v.* from private.item_vectors v
-               where v.knowledge_id = any (array(select s.knowledge_id from seen s where not s.is_found))
-                 and v.embedding_model = %1$L
-               order by v.knowledge_id
-               limit (select greatest(500 - count(*), 0) from private.stray_vectors y
-                       where y.workspace_id = $1 and y.embedding_model = %1$L)
-                 for share of v skip locked) v
+      insert into private.stray_vectors (knowledge_id, embedding_model, workspace_id, embedding, remoteness)
+      select v.knowledge_id, v.embedding_model, $1, v.embedding, t.remoteness[array_position(t.ids, v.knowledge_id)]
+        from (select array_agg(w.knowledge_id) as ids, array_agg(w.remoteness) as remoteness
+                from (select s.knowledge_id, s.remoteness from seen s where not s.is_found
+                       order by s.remoteness desc, s.knowledge_id limit $4) w) t
+       cross join lateral (
+         select v.* from private.item_vectors v
+          where v.knowledge_id = any (t.ids) and v.embedding_model = %1$L
+          order by v.knowledge_id for share of v skip locked) v
       on conflict on constraint stray_vectors_pkey do nothing
     )
     select count(*), (select s.knowledge_id from slice s order by s.knowledge_id desc limit 1) from seen
     $sql$, (model).name, (model).dimensions)
-    into checked, reached using workspace_id, after, max_vectors;
+    into checked, reached using workspace_id, after, max_vectors, v_most;
+  v_over := array(
+    select y.knowledge_id from private.stray_vectors y
+     where y.workspace_id = check_some_vectors.workspace_id and y.embedding_model = (model).name
+     order by y.remoteness desc, y.knowledge_id offset v_most);
+  delete from private.stray_vectors y
+   where y.embedding_model = (model).name and y.knowledge_id = any (array(
+     select x.knowledge_id from private.stray_vectors x
+      where x.embedding_model = (model).name and x.knowledge_id = any (v_over) order by 1 for update skip locked));
 end
 $$;
 comment on function private.check_some_vectors(uuid, public.embedding_models, uuid, integer) is

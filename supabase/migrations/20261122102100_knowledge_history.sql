@@ -459,16 +459,16 @@ begin
     union select k.id from public.knowledge_items k where k.superseded_by = v_item.id
     union select m.duplicate_id from private.merged_items m where m.keep_id = v_item.id);
 
-  -- Whoever writes a record takes it before its item.
-  select c.kind into v_kind from private.companions c where c.knowledge_id = v_item.id;
-  case v_kind
-    when 'gotcha' then perform from public.technical_gotchas r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
-    when 'command' then perform from public.command_patterns r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
-    when 'interaction_pattern' then perform from public.interaction_patterns r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
-    when 'insight' then perform from public.experiential_knowledge r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
-    when 'decision' then perform from public.decision_evolution r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
-    else null;
-  end case;
+  -- Whoever writes a record takes it before its item. What it was merged into may be a record where it is none.
+  for v_kind in select distinct c.kind from private.companions c where c.knowledge_id = any (v_beside) order by 1 loop
+    case v_kind
+      when 'gotcha' then perform from public.technical_gotchas r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+      when 'command' then perform from public.command_patterns r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+      when 'interaction_pattern' then perform from public.interaction_patterns r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+      when 'insight' then perform from public.experiential_knowledge r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+      when 'decision' then perform from public.decision_evolution r where r.knowledge_id = any (v_beside) order by r.knowledge_id for update;
+    end case;
+  end loop;
   -- Recording takes a session's key and then items, an edit an item and then the key. Between the two, this takes
   -- the key and tries for the items; where somebody is at work on them it lets the key go, waits, and tries again.
   loop

@@ -496,13 +496,13 @@ begin
   select k.* into v_keep from public.knowledge_items k where k.id = apply_merge.keep_id;
   select k.* into v_duplicate from public.knowledge_items k where k.id = apply_merge.duplicate_id;
 
-  -- Who recorded the duplicate in which session stays with it. A session that recalled both counts each.
+  -- Who recorded the duplicate in which session stays with it. A session that recalled or marked both counts each.
   with moved as (
     update public.session_knowledge_links l set knowledge_id = v_keep.id
      where l.knowledge_id = v_duplicate.id and l.interaction_type <> 'created'
-       and (l.interaction_type <> 'accessed' or not exists (
+       and (l.interaction_type not in ('accessed', 'breakthrough') or not exists (
          select from public.session_knowledge_links o
-          where o.knowledge_id = v_keep.id and o.session_id = l.session_id and o.interaction_type = 'accessed'))
+          where o.knowledge_id = v_keep.id and o.session_id = l.session_id and o.interaction_type = l.interaction_type))
     returning l.id
   )
   select coalesce(array_agg(m.id), '{}') into v_links from moved m;
@@ -590,12 +590,13 @@ begin
   if v_merged.duplicate_id is null then
     return;
   end if;
-  -- The first of two recalls may have been told to either side since; a session keeps one link to each.
+  -- Since then either side may have been recalled or marked, too; a session keeps one link of a kind to each.
   update public.session_knowledge_links l set knowledge_id = v_merged.duplicate_id
    where l.id = any (v_merged.link_ids) and l.knowledge_id = v_merged.keep_id
-     and (l.interaction_type <> 'accessed' or not exists (
+     and (l.interaction_type not in ('accessed', 'breakthrough') or not exists (
        select from public.session_knowledge_links o
-        where o.knowledge_id = v_merged.duplicate_id and o.session_id = l.session_id and o.interaction_type = 'accessed'));
+        where o.knowledge_id = v_merged.duplicate_id and o.session_id = l.session_id
+          and o.interaction_type = l.interaction_type));
   if cardinality(v_merged.source_relationship_ids || v_merged.target_relationship_ids) > 0 then
     perform private.lock_dependencies(
       (select k.workspace_id from public.knowledge_items k where k.id = v_merged.duplicate_id));

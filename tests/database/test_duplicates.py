@@ -391,6 +391,34 @@ def test_a_merge_loses_nothing_and_is_undone_exactly(team: Team) -> None:
     assert merge(team.maintainer, duplicate, keep)["outcome"] == "merged", "but it can be merged by hand"
 
 
+def test_a_session_that_marked_both_keeps_both_marks(team: Team) -> None:
+    me = team.maintainer.start_session("monday")
+    keep, duplicate = me.record("keep"), me.record("duplicate")
+    marks = (
+        "select knowledge_id from public.session_knowledge_links"
+        " where interaction_type = 'breakthrough' order by interaction_timestamp"
+    )
+    for item in (keep, duplicate):
+        me.rpc("mark_breakthrough", knowledge_id=item)
+    merge(me, keep, duplicate)
+    assert [row["knowledge_id"] for row in me.sql(marks)] == [keep, duplicate]
+    unmerge(me, duplicate)
+    assert [row["knowledge_id"] for row in me.sql(marks)] == [keep, duplicate]
+
+
+def test_a_mark_that_went_over_stays_where_the_duplicate_was_marked_since(team: Team) -> None:
+    me = team.maintainer.start_session("monday")
+    keep, duplicate = me.record("keep"), me.record("duplicate")
+    me.rpc("mark_breakthrough", knowledge_id=duplicate)
+    assert merge(me, keep, duplicate)["links_moved"] == 1
+    me.rpc("mark_breakthrough", knowledge_id=duplicate)
+    unmerge(me, duplicate)
+    rows = me.sql(
+        "select knowledge_id from public.session_knowledge_links where interaction_type = 'breakthrough'"
+    )
+    assert {row["knowledge_id"] for row in rows} == {keep, duplicate}
+
+
 def test_undoing_leaves_what_came_since(team: Team) -> None:
     keep, duplicate = shared(team, "keep"), shared(team, "duplicate")
     team.author.rpc("rate_knowledge", knowledge_id=duplicate, effectiveness_rating=2)
@@ -637,3 +665,28 @@ def test_erasing_and_merging_at_once_do_not_deadlock(team: Team) -> None:
         with refused("PT404"):
             merging.result(10)
     assert team.reader.sees(duplicate)
+
+
+def test_erasing_what_was_merged_into_a_record_takes_the_record_before_its_item(team: Team) -> None:
+    me = team.maintainer
+    plain = me.record("make it again")
+    records = [
+        me.rpc("record_command_run", command=f"make {name}", succeeded=True)[0]["knowledge_id"]
+        for name in ("one", "other")
+    ]
+    merge(me, records[0], plain)
+    merge(me, records[1], records[0])
+    with ThreadPoolExecutor() as pool:
+        with team.owner.transaction() as cursor:
+            cursor.execute(
+                "select from public.command_patterns where knowledge_id = %s for update", (records[1],)
+            )
+            assert me.connection
+            erasing = pool.submit(me.rpc, "forget_knowledge", knowledge_id=plain)
+            team.world.wait_until_blocked(me)
+            team.world.superuser(
+                "select from public.knowledge_items where id = any(%s) for update nowait", [plain, *records]
+            )
+        erasing.result(10)
+    [row] = me.sql("select usage_count from public.command_patterns where knowledge_id = %s", records[1])
+    assert row["usage_count"] == 2

@@ -116,6 +116,26 @@ def test_what_the_index_has_lost_is_found(library: World, reader: Persona) -> No
     assert before <= len(strays) < 200
 
 
+def test_of_too_many_the_most_remote_stay(library: World) -> None:
+    # Five hundred of the crowd are strays already, the last by id, which the call below doesn't come to.
+    library.superuser(
+        "insert into private.stray_vectors (knowledge_id, embedding_model, workspace_id, embedding, remoteness)"
+        " select v.knowledge_id, v.embedding_model, v.workspace_id, v.embedding, 0.0001 from private.item_vectors v"
+        " join public.knowledge_items k on k.id = v.knowledge_id where k.title::integer > %s"
+        " order by v.knowledge_id desc limit 500",
+        LOST,
+    )
+    assert library.service().rpc("check_vectors", max_vectors=3500)[0]["check_vectors"] == 3500
+    strays = library.superuser(
+        "select k.title::integer <= %s as is_lone, s.remoteness from private.stray_vectors s"
+        " join public.knowledge_items k on k.id = s.knowledge_id",
+        LOST,
+    )
+    assert len(strays) == 500
+    assert any(row["is_lone"] for row in strays)
+    assert all(row["remoteness"] > 0.1 for row in strays if row["is_lone"])
+
+
 def test_search_finds_it_by_meaning_too(library: World, reader: Persona) -> None:
     check_all(library)
     [stray] = library.superuser(
