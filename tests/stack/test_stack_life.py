@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,6 +270,61 @@ def test_a_lost_configuration_is_not_replaced(running: RunningStack) -> None:
         config_file.touch(mode=0o600)
         config_file.write_text(kept)
     running.stack.up()
+
+
+def test_a_lost_database_is_not_replaced_and_comes_back_from_a_backup(
+    running: RunningStack, tmp_path: Path
+) -> None:
+    """What the guide says of another machine: the archive's secrets, an empty database, the restore."""
+    archive, note = tmp_path / "memory.kpbackup", "The ferry to Pemba leaves at low tide."
+    assert kp(running.home, "remember", note).returncode == 0
+    made = kp(running.home, "backup", str(archive))
+    assert made.returncode == 0, made.stderr
+    running.stack.down()
+    with short_directory() as directory:
+        elsewhere = directory / "home"
+        elsewhere.mkdir()
+        with tarfile.open(archive) as opened:
+            for member in opened.getmembers():
+                if member.name.startswith("secrets/"):
+                    member.name = member.name.removeprefix("secrets/")
+                    opened.extract(member, elsewhere, filter="data")
+        refused = kp(elsewhere, "up", "--detach")
+        assert refused.returncode == 1
+        assert "--new-database" in refused.stderr
+        assert {path.name for path in elsewhere.iterdir()} >= {"stack.json", "credentials.json"}
+        try:
+            for command in (("up", "--detach", "--new-database"), ("restore", str(archive), "--replace")):
+                done = kp(elsewhere, *command)
+                assert done.returncode == 0, done.stderr
+            recalled = kp(elsewhere, "recall", "when does the ferry to Pemba leave", "--json")
+            assert json.loads(recalled.stdout)[0]["content"] == note
+            assert RunningStack(Stack(elsewhere)).config == running.config
+            Stack(elsewhere).down()
+            again = kp(elsewhere, "up", "--new-database")
+            assert again.returncode == 1
+            assert "has a database" in again.stderr
+        finally:
+            Stack(elsewhere).down()
+
+
+def test_keys_survive_a_new_database_that_can_t_be_made(
+    running: RunningStack, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.stack.down()
+    home.mkdir()
+    for name in ("stack.json", "credentials.json"):
+        (home / name).write_bytes((running.home / name).read_bytes())
+
+    def fail(*_: object, **__: object) -> None:
+        raise EmbeddedStackError("no such luck")
+
+    monkeypatch.setattr(Supervisor, "_prepare_database", fail)
+    with pytest.raises(EmbeddedStackError, match="no such luck"):
+        Supervisor(Home(home), new_database=True, report=lambda _: None).run()
+    assert {path.name for path in home.iterdir()} >= {"stack.json", "credentials.json"}
+    assert not (home / "postgres").exists()
+    assert (home / "credentials.json").read_bytes() == (running.home / "credentials.json").read_bytes()
 
 
 def test_a_database_of_another_version_is_left_alone(running: RunningStack) -> None:

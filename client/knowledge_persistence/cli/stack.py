@@ -35,12 +35,12 @@ def register(app: typer.Typer) -> None:
     app.command("studio")(studio)
 
 
-def _stack(*, port: int | None = None, database_port: int | None = None) -> Stack:
+def _stack(*, port: int | None = None, database_port: int | None = None, new_database: bool = False) -> Stack:
     """Return the stack of the data directory; imported here, so that `kp --help` doesn't wait for it."""
     from knowledge_persistence.embedded import Stack  # noqa: PLC0415
     from knowledge_persistence.settings import Settings  # noqa: PLC0415
 
-    return Stack(Settings.load().home, port=port, database_port=database_port)
+    return Stack(Settings.load().home, port=port, database_port=database_port, new_database=new_database)
 
 
 def up(
@@ -54,6 +54,13 @@ def up(
     db_port: Annotated[
         int | None, typer.Option(help="Port of the database; kept for the next start.", min=1, max=65535)
     ] = None,
+    new_database: Annotated[
+        bool,
+        typer.Option(
+            "--new-database",
+            help="Make an empty database for the keys and passwords that are here without one: before kp restore.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Start the embedded stack: database, Data API, Auth, worker.
@@ -61,7 +68,7 @@ def up(
     The first start makes everything, keys and passwords included, in the data directory (KP_HOME). Without
     --detach it runs until ^C.
     """
-    stack = _stack(port=port, database_port=db_port)
+    stack = _stack(port=port, database_port=db_port, new_database=new_database)
     if stack.home.is_held() or detach:
         already = stack.status().is_running
         with _Talk() as say:

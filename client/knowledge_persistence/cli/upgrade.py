@@ -81,7 +81,10 @@ def upgrade(
         what = "pending" if dry_run else "applied"
         err.print(f"{len(done.applied)} migrations {what}.")
         if done.backup is not None:
-            err.print(f"The way back: kp restore {done.backup} --replace", markup=False, soft_wrap=True)
+            where = "" if env_file is None else f"--env-file {env_file} "
+            err.print(
+                f"The way back: kp restore {where}{done.backup} --replace", markup=False, soft_wrap=True
+            )
         for finding in done.findings:
             err.print(
                 f"{finding.severity.value} {finding.check}: {clean(finding.message)}",

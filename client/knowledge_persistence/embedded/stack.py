@@ -110,14 +110,22 @@ class Stack:
         home: the data directory; None is the default one of this account.
         port: the HTTP origin's port; None keeps or chooses.
         database_port: the database's port; None keeps or chooses.
+        new_database: make an empty database where the directory holds keys and passwords without one, as before a
+            backup is restored into it.
     """
 
     def __init__(
-        self, home: Path | None = None, *, port: int | None = None, database_port: int | None = None
+        self,
+        home: Path | None = None,
+        *,
+        port: int | None = None,
+        database_port: int | None = None,
+        new_database: bool = False,
     ) -> None:
         self.home = Home(home if home is not None else default_home())
         self._port = port
         self._database_port = database_port
+        self._new_database = new_database
 
     @property
     def info(self) -> StackInfo:
@@ -154,7 +162,13 @@ class Stack:
         Returns:
             The exit code.
         """
-        supervisor = Supervisor(self.home, port=self._port, database_port=self._database_port, report=report)
+        supervisor = Supervisor(
+            self.home,
+            port=self._port,
+            database_port=self._database_port,
+            new_database=self._new_database,
+            report=report,
+        )
         return run_reporting(supervisor, report)
 
     def down(self) -> bool:
@@ -239,6 +253,7 @@ class Stack:
                         str(write_end),
                         "-" if self._port is None else str(self._port),
                         "-" if self._database_port is None else str(self._database_port),
+                        "new-database" if self._new_database else "-",
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,

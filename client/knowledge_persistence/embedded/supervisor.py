@@ -51,6 +51,8 @@ _SILENCES = 3
 # A process may take so many times longer for its first answer: its files may come from a slow disk.
 _FIRST_ANSWER = 4
 _WAL_SEGMENT = 16 * 1024 * 1024
+# What the marker of an unfinished first start says where the keys are older than that start, and stay.
+_KEYS_WERE_HERE = "keys were here"
 
 
 class StackBusyError(EmbeddedStackError):
@@ -64,6 +66,7 @@ class Supervisor:
         home: its data directory.
         port: the origin's port; None keeps what the directory has, or chooses.
         database_port: the database's port; None likewise.
+        new_database: make an empty database for the keys and passwords that the directory holds without one.
         report: called with each event, a dictionary with the key `event`: progress (with `message`) and ready.
         patience: seconds for which a part may answer nobody before it is ended and started again. The database and
             the worker are not asked: see docs/explanation/faults.md.
@@ -75,12 +78,14 @@ class Supervisor:
         *,
         port: int | None = None,
         database_port: int | None = None,
+        new_database: bool = False,
         report: Callable[[dict[str, Any]], None],
         patience: float = 30.0,
     ) -> None:
         self.home = home
         self._port = port
         self._database_port = database_port
+        self._new_database = new_database
         self._report = report
         self._patience = patience
         self._ended = threading.Event()
@@ -177,8 +182,10 @@ class Supervisor:
         self._check_stop()
 
         if first:
-            self._progress("Signing up the local user")
-            sign_up_local_user(self.home, config)
+            # Whoever is signed in already comes back with what is restored.
+            if CredentialStore(self.home.path).load(config.api_url) is None:
+                self._progress("Signing up the local user")
+                sign_up_local_user(self.home, config)
             # From here on the directory holds something that must not be lost.
             self.home.incomplete_marker.unlink()
 
@@ -232,6 +239,11 @@ class Supervisor:
 
     def _configure(self) -> StackConfig:
         config = self.home.load_config()
+        if self._new_database and (config is None or self.home.cluster(config).exists):
+            raise EmbeddedStackError(
+                f"--new-database is for a directory with a stack.json and no database, and {self.home.path} "
+                + ("has no stack.json" if config is None else "has a database")
+            )
         if config is None:
             if self.home.cluster_directory.exists():
                 raise EmbeddedStackError(
@@ -245,15 +257,19 @@ class Supervisor:
             config = StackConfig.generate(origin_port=origin, database_port=database)
             self.home.save_config(config)
             return config
-        if not self.home.cluster(config).exists:
+        if not self.home.cluster(config).exists and not self._new_database:
             raise EmbeddedStackError(
                 f"{self.home.path} has a stack.json, but its database ({self.home.cluster_directory}) is missing. "
-                "Put it back from a backup; to start afresh, remove stack.json."
+                "Put it back; or make an empty one with `kp up --new-database` and restore a backup into it. "
+                "To start afresh, remove stack.json."
             )
         origin = self._port if self._port is not None else config.origin_port
         database = self._database_port if self._database_port is not None else config.database_port
         check_port_free(origin, "the HTTP origin", "--port")
         check_port_free(database, "the database", "--db-port")
+        if self._new_database:
+            self.home.incomplete_marker.touch(mode=0o600)
+            self.home.incomplete_marker.write_text(_KEYS_WERE_HERE)
         return self.home.with_ports(config, origin, database)
 
     def _choose_ports(self) -> tuple[int, int]:
@@ -283,10 +299,12 @@ class Supervisor:
                 self.home.path.rmdir()
 
     def _remove_first_start(self) -> None:
+        marker = self.home.incomplete_marker
+        keys_were_here = marker.exists() and marker.read_text() == _KEYS_WERE_HERE
         config = self.home.load_config()
         if config is not None:
-            cluster = self.home.cluster(config)
-            cluster.remove()
+            self.home.cluster(config).remove()
+        if config is not None and not keys_were_here:
             store = CredentialStore(self.home.path)
             if store.path.exists():
                 store.delete(config.api_url)
@@ -295,8 +313,9 @@ class Supervisor:
             store.path.with_suffix(".lock").unlink(missing_ok=True)
         for leftover in self.home.path.glob("initdb-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        self.home.config_file.unlink(missing_ok=True)
-        self.home.incomplete_marker.unlink(missing_ok=True)
+        if not keys_were_here:
+            self.home.config_file.unlink(missing_ok=True)
+        marker.unlink(missing_ok=True)
 
     # -- keeping it up -----------------------------------------------------------------------------
 
@@ -576,9 +595,9 @@ def run_reporting(supervisor: Supervisor, report: Callable[[dict[str, Any]], Non
 def main() -> int:
     """Run detached: events go to the file descriptor named by the second argument, as JSON lines.
 
-    Arguments: the data directory, the descriptor, the ports or "-".
+    Arguments: the data directory, the descriptor, the ports or "-", and "new-database" or "-".
     """
-    home_path, descriptor, port, database_port = sys.argv[1:5]
+    home_path, descriptor, port, database_port, database = sys.argv[1:6]
     pipe = os.fdopen(int(descriptor), "w", buffering=1)
     # Children must not keep the pipe open: the caller takes its end for ours.
     os.set_inheritable(pipe.fileno(), False)
@@ -603,6 +622,7 @@ def main() -> int:
         Home(Path(home_path)),
         port=None if port == "-" else int(port),
         database_port=None if database_port == "-" else int(database_port),
+        new_database=database == "new-database",
         report=report,
     )
     return run_reporting(supervisor, report)
