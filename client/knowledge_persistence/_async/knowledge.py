@@ -541,7 +541,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
 
         Raises:
             InvalidArgumentError: there is no such configuration, or a weight is unknown or outside its range.
-            ForbiddenError: the caller is not an owner of the workspace.
+            PermissionDeniedError: the caller is not an owner of the workspace.
         """
         rows = await self._core.call(
             "configure_retrieval",

@@ -538,7 +538,7 @@ class KnowledgeMethods(Methods):
 
         Raises:
             InvalidArgumentError: there is no such configuration, or a weight is unknown or outside its range.
-            ForbiddenError: the caller is not an owner of the workspace.
+            PermissionDeniedError: the caller is not an owner of the workspace.
         """
         rows = self._core.call(
             "configure_retrieval",

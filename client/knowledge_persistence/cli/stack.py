@@ -117,7 +117,8 @@ def status(*, as_json: JsonOption = False) -> None:
 
 def logs(
     component: Annotated[
-        str | None, typer.Argument(help="postgres, front, worker or supervisor; all where none is named.")
+        str | None,
+        typer.Argument(help="postgres, front, realtime, edge, worker or supervisor; without one all."),
     ] = None,
     *,
     follow: Annotated[
