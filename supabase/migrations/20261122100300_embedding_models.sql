@@ -117,11 +117,16 @@ begin
              extensions.vector_dims(require_model.embedding), v_model.name, v_model.dimensions),
       'embed with the model that you name, or name the model that you embedded with');
   end if;
+  -- Its cosine with anything would be no number. Half vectors are compared, so half of one it must not vanish in.
+  if not extensions.l2_norm(require_model.embedding::extensions.halfvec) > 0 then
+    perform private.fail('PT422', 'the vector is zero, or too small to tell a direction',
+      'what can''t be embedded is recorded without a vector');
+  end if;
   return v_model;
 end
 $$;
 comment on function private.require_model(text, extensions.vector) is
-  'The registered model of this name, or an error when it is unknown or the vector''s length is not its.';
+  'The registered model of this name, or an error when it is unknown, the vector''s length is not its, or the vector is zero.';
 
 revoke execute on function private.model_of_workspace(uuid), private.require_model(text, extensions.vector) from public;
 grant execute on function private.model_of_workspace(uuid), private.require_model(text, extensions.vector)

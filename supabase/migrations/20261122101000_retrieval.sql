@@ -152,14 +152,15 @@ begin
     from public.embedding_models m
     left join private.large_workspaces l on l.workspace_id = scope_of.workspace_id
    where m.name = v_name;
-  if (v_scope.model).dimensions is distinct from extensions.vector_dims(query_embedding) then
+  if (v_scope.model).dimensions is distinct from extensions.vector_dims(query_embedding)
+     or not extensions.l2_norm(query_embedding::extensions.halfvec) > 0 then
     perform private.require_model(v_name, query_embedding);
   end if;
   return v_scope;
 end
 $$;
 comment on function private.scope_of(uuid, text, extensions.vector) is
-  'The model to compare a vector with (the one named, else the workspace''s) and the way; an error when it is unknown or the vector''s length is not its.';
+  'The model to compare a vector with (the one named, else the workspace''s) and the way; an error when require_model has one.';
 
 -- definer because large_workspaces is not the caller's to read. Of a foreign workspace it tells nothing.
 create function private.vector_scope(workspace_id uuid, embedding_model text, query_embedding extensions.vector)
@@ -312,7 +313,8 @@ begin
          select k.id from public.knowledge_items k where k.id = v.knowledge_id and %3$s offset 0) k
        limit $4);$branch$, m.name, m.dimensions, v_rule), '' order by m.name)
     into v_branches from public.embedding_models m;
-  execute format($function$
+  -- Quoted as a literal: a model may be called whatever its operator likes.
+  execute $function$
 create or replace function private.plain_vectors(
   query_embedding extensions.halfvec, filters private.item_filters, viewer private.viewer, how_many integer,
   scope private.vector_scope
@@ -326,7 +328,7 @@ set hnsw.iterative_scan = 'relaxed_order'
 set hnsw.ef_search = 100
 -- As in walk_vectors; comparing all has no other way than to sort.
 set enable_sort = off
-as $body$
+as $function$ || quote_literal(format($body$
 declare
   v_found private.near_item[];
 begin
@@ -343,8 +345,7 @@ begin
   end if;
   return v_found;
 end
-$body$
-    $function$, v_rule, v_branches);
+$body$, v_rule, v_branches));
 end
 $$;
 comment on function private.write_plain_vectors() is

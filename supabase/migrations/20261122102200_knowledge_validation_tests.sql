@@ -217,8 +217,11 @@ begin
      where exists (select from public.workspaces w where w.id = e.workspace_id)
      order by e.id
   loop
+    -- Those whose results have found it, too: a test that is being removed takes its results in an order of its own.
     perform from public.knowledge_validation_tests t
       where t.expected_knowledge_ids @> array[v_erased.id] or t.forbidden_knowledge_ids @> array[v_erased.id]
+         or t.id in (select r.test_id from public.validation_test_results r
+                      where r.workspace_id = v_erased.workspace_id and strpos(r.retrieved::text, v_erased.id::text) > 0)
       order by t.id for no key update;
     -- Answers and notes on them may repeat its words.
     update public.validation_test_results r

@@ -184,10 +184,13 @@ as $$
 declare
   v_columns text;
   v_reference record;
+  v_allowed text := coalesce(current_setting('app.allow_credentials', true), '');
 begin
   select string_agg(format('s.%I', a.attname), ', ' order by a.attnum) into v_columns
     from pg_attribute a
    where a.attrelid = 'public.ai_sessions'::regclass and a.attnum > 0 and not a.attisdropped and a.attgenerated = '';
+  -- What was let in once is not refused on its way back.
+  perform set_config('app.allow_credentials', 'on', true);
   -- A name that its owner has given to another session meanwhile stays with that one.
   execute format($sql$
     insert into public.ai_sessions (%1$s)
@@ -235,6 +238,7 @@ begin
          (coalesce((a.link_counts ->> 'created')::integer, 0), coalesce((a.link_counts ->> 'accessed')::integer, 0),
           coalesce((a.link_counts ->> 'breakthrough')::integer, 0));
   delete from private.archived_sessions a where a.month = move_sessions_in.month;
+  perform set_config('app.allow_credentials', v_allowed, true);
 end
 $$;
 comment on function private.move_sessions_in(text) is
@@ -256,15 +260,19 @@ begin
   if to_regclass('private.' || v_name) is null then
     return false;
   end if;
-  lock table only public.ai_sessions in access exclusive mode;
   execute format('select exists (select from private.%I)', v_name) into v_rows;
   if v_rows then
     return false;
   end if;
+  lock table only public.ai_sessions in access exclusive mode;
+  execute format('select exists (select from private.%I)', v_name) into v_rows;
+  if v_rows then
+    raise sqlstate 'KP000';  -- lets the lock go
+  end if;
   execute format('alter table public.ai_sessions detach partition private.%I', v_name);
   execute format('drop table private.%I', v_name);
   return true;
-exception when lock_not_available then
+exception when lock_not_available or sqlstate 'KP000' then
   return false;
 end
 $$;
@@ -484,7 +492,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_tasks constant text[] := '{session_partitions,empty_partitions,proposals,large_workspaces,event_log,embedding_switch}';
+  -- Those last that keep everybody from sessions until the end.
+  v_tasks constant text[] := '{proposals,large_workspaces,event_log,embedding_switch,session_partitions,empty_partitions}';
   v_task text;
   v_one public.maintenance_outcome;
 begin

@@ -43,7 +43,7 @@ comment on column public.session_timeline.detail is 'What was said of it: contex
 create view public.top_gotchas with (security_invoker = true) as
   select g.id as gotcha_id, g.knowledge_id, g.workspace_id, g.problem_signature, g.problem_description,
          g.working_solution is not null as is_solved, g.working_solution, g.prevention_guidance,
-         g.frequency_encountered, g.severity_level, g.frequency_encountered * coalesce(g.severity_level, 5) as weight,
+         g.frequency_encountered, g.severity_level, g.frequency_encountered::bigint * coalesce(g.severity_level, 5) as weight,
          jsonb_array_length(g.attempted_solutions) as attempt_count, g.last_encountered, g.project_context,
          k.validation_status
     from public.technical_gotchas g
@@ -72,9 +72,10 @@ create view public.decision_overview with (security_invoker = true) as
          d.final_understanding is not null as is_decided,
          coalesce(d.final_understanding, d.current_understanding) as latest_understanding,
          jsonb_array_length(d.evolution_stages) as stage_count,
-         (d.evolution_stages -> -1 ->> 'at')::timestamptz as latest_stage_at,
+         case when pg_input_is_valid(d.evolution_stages -> -1 ->> 'at', 'timestamptz')
+           then (d.evolution_stages -> -1 ->> 'at')::timestamptz end as latest_stage_at,
          date_trunc('second', now() - d.created_at) as age,
-         coalesce((d.evolution_stages -> -1 ->> 'is_proposal')::boolean, false) as latest_is_proposal,
+         coalesce(d.evolution_stages -> -1 -> 'is_proposal' = 'true', false) as latest_is_proposal,
          d.decision_rationale, d.lessons_learned,
          k.validation_status <> 'deprecated' and k.superseded_by is null as is_in_force, k.validation_status
     from public.decision_evolution d

@@ -648,3 +648,31 @@ def _answer(persona: Persona, query: str, *parameters: object) -> object:
         for parameter in parameters:
             text = text.replace(str(parameter), "…")
         return error.sqlstate, text, error.diag.message_detail, error.diag.message_hint
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-9])
+def test_a_vector_without_direction_is_refused(team: Team, value: float) -> None:
+    """Its cosine with anything would be no number, and spoil the order of all else."""
+    nothing = vector([value] * 384)
+    item = team.author.record("something", "to be found")
+    with refused("PT422", "zero"):
+        team.author.record("nothing", content_embedding=nothing, embedding_model="all-MiniLM-L6-v2")
+    for function in ("find_similar_knowledge", "search_knowledge", "recall_knowledge"):
+        with refused("PT422", "zero"):
+            team.author.rpc(function, query_embedding=nothing)
+    with refused("PT422", "zero"):
+        team.author.sql(
+            "update public.knowledge_items set content_embedding = %s::extensions.vector,"
+            " embedding_model = 'all-MiniLM-L6-v2' where id = %s",
+            nothing,
+            item,
+        )
+
+
+def test_the_name_of_a_model_is_no_sql(team: Team) -> None:
+    name = "a$body$ $function$ $branch$ 'b' \\ c"
+    service = team.world.service()
+    service.rpc("register_embedding_model", name=name, dimensions=3)
+    item = team.author.record("something", content_embedding="[1,0,0]", embedding_model=name)
+    [found] = team.author.rpc("find_similar_knowledge", query_embedding="[1,0,0]", embedding_model=name)
+    assert found["id"] == item

@@ -434,3 +434,34 @@ def test_pg_cron_gets_the_job_where_it_is(world: World) -> None:
     [(name, when, command)] = as_postgres(world, "select * from cron.job")
     assert (name, when) == ("knowledge-persistence-maintenance", "17 * * * *")
     assert len(as_postgres(world, str(command))) == 6, "what it would run, as it would run it"
+
+
+@pytest.mark.usefixtures("january")
+def test_maintenance_keeps_nobody_from_sessions(team: Team) -> None:
+    with psycopg.connect(team.world.dsn("postgres")) as connection:
+        outcomes = connection.execute("select outcome from public.run_maintenance()").fetchall()
+        assert set(outcomes) == {("done",)}
+        locks = connection.execute(
+            "select mode from pg_locks where pid = pg_backend_pid() and relation = 'public.ai_sessions'::regclass"
+        ).fetchall()
+    assert ("AccessExclusiveLock",) not in locks
+
+
+@pytest.mark.usefixtures("january")
+def test_what_was_meant_to_be_kept_comes_back_too(team: Team) -> None:
+    """A text that looks like a credential, and was let in as it was meant."""
+    world, key = team.world, "ghp_" + "a1B2c3D4e5F6" * 3
+    mark = "update public.session_knowledge_links set learning_context = %s where interaction_type = 'breakthrough'"
+    with refused("PT451"):
+        world.superuser(mark, key)
+    with psycopg.connect(world.dsn("postgres")) as connection:
+        connection.execute("select set_config('app.allow_credentials', 'on', true)")
+        connection.execute(mark.encode(), (key,))
+    service = world.service()
+    service.rpc("archive_sessions", month=MONTH)
+    [row] = service.rpc("restore_sessions", month=MONTH)
+    assert row["outcome"] == "restored"
+    [kept] = world.superuser(
+        "select learning_context from public.session_knowledge_links where interaction_type = 'breakthrough'"
+    )
+    assert kept["learning_context"] == key

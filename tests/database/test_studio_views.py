@@ -168,3 +168,17 @@ def test_snippets_run_as_they_would_in_studio(team: Team) -> None:
             if not answer:
                 empty.append(snippet.name)
     assert empty == ["knowledge_that_fails.sql"], "every other one has something to show of this workspace"
+
+
+def test_no_number_or_stage_breaks_a_view(team: Team) -> None:
+    """What was imported may be anything."""
+    team.world.superuser(
+        "update public.technical_gotchas set frequency_encountered = 2147483647, severity_level = 10"
+    )
+    team.world.superuser(
+        "update public.decision_evolution set evolution_stages = jsonb_set(jsonb_set(evolution_stages,"
+        """ '{-1,at}', '"x"'), '{-1,is_proposal}', '"y"')"""
+    )
+    assert {row["weight"] for row in rows(team.author, "top_gotchas")} == {21474836470}
+    decisions = rows(team.author, "decision_overview")
+    assert {(row["latest_stage_at"], row["latest_is_proposal"]) for row in decisions} == {(None, False)}

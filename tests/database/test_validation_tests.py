@@ -476,3 +476,25 @@ def test_an_answer_counts_half_and_alone_wholly(world: World) -> None:
         assert (first["pass_status"], first["performance_score"]) == (passed, of_both)
         assert (second["pass_status"], second["performance_score"]) == (passed, of_alone)
         assert second["retrieved_ids"] == [item], "kept, so that an erased item takes the answer with it"
+
+
+def test_erasing_an_item_waits_for_the_tests_before_their_results(team: Team) -> None:
+    found, item = (
+        team.owner.record("found", "the valve opens"),
+        team.owner.record("asked", "which valve opens"),
+    )
+    test = write_test(team.owner, "which valve opens", expected=[item])
+    run(team.owner, test)
+    results = "select id from public.validation_test_results where strpos(retrieved::text, %s) > 0"
+    assert team.world.superuser(results, str(found))
+    with ThreadPoolExecutor() as pool:
+        with team.maintainer.transaction() as cursor:
+            cursor.execute(
+                "select from public.knowledge_validation_tests where id = %s for update", (str(test),)
+            )
+            assert team.owner.connection
+            erasing = pool.submit(team.owner.rpc, "forget_knowledge", knowledge_id=found)
+            team.world.wait_until_blocked(team.owner)
+            assert team.world.superuser(results + " for update nowait", str(found))
+        erasing.result(10)
+    assert not team.world.superuser(results, str(found))
