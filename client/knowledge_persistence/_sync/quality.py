@@ -346,4 +346,4 @@ def _chosen(tests: list[ValidationTest], wanted: Sequence[UUID | str] | None) ->
 
 
 def _ranks(value: object) -> list[ItemRank]:
-    return from_rows(ItemRank, cast("list[Row]", value))
+    return [from_row(ItemRank, row) for row in cast("list[Row]", value)]

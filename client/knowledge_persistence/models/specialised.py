@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
-from .rows import from_row, from_rows
+from .rows import from_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -420,4 +420,6 @@ def decision(row: Mapping[str, object]) -> Decision:
 
 
 def _each(kind: type[T], rows: object) -> list[T]:
-    return from_rows(kind, cast("list[JSONObject]", rows))
+    return [
+        from_row(kind, row) for row in cast("list[JSONObject]", rows)
+    ]  # keys without a value may be missing
