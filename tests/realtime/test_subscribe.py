@@ -182,6 +182,15 @@ async def test_nothing_is_missed_while_parts_are_killed(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     assert told == shared
+    # Auth, too, has noticed that its connections are gone: the next test signs somebody up.
+    wrong = {"email": "nobody@example.org", "password": "wrong"}
+    async with asyncio.timeout(60):
+        good = 0
+        while good < 5:
+            answer = await asyncio.to_thread(
+                stack.call, "/auth/v1/token?grant_type=password", stack.anon, method="POST", body=wrong
+            )
+            good = good + 1 if answer.status < 500 else 0
 
 
 def test_the_command_follows(stack: RunningStack) -> None:
