@@ -133,7 +133,10 @@ def record_knowledge(worker: Worker) -> None:
 def record_knowledge_batch(worker: Worker) -> None:
     texts = worker.dice.sample(TEXTS, 3)
     items = [{"title": text[:12], "content": text} for text in texts]
-    _record(worker, worker.rpc("record_knowledge_batch", items=items))
+    rows = worker.rpc("record_knowledge_batch", items=items)
+    if [row["item_index"] for row in rows] != [0, 1, 2]:
+        worker.noted.findings.append(f"record_knowledge_batch answered {len(rows)} of 3 items")
+    _record(worker, rows)
 
 
 def _say(worker: Worker, row: Row, said: str) -> None:

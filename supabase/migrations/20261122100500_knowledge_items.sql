@@ -335,7 +335,9 @@ declare
   v_count integer;
   v_problem text;
   v_hashes text[];
-  v_created uuid[];
+  v_created uuid[] := '{}';
+  v_recorded public.recorded_knowledge[];
+  v_attempts integer := 0;
 begin
   if items is null or jsonb_typeof(items) <> 'array' then
     perform private.fail('PT400', 'items is not a JSON array', 'send an array of objects');
@@ -384,52 +386,63 @@ begin
 
   -- Existing texts are looked up for the whole batch at once: one lookup each would be at the mercy of the planner
   -- while the table has no statistics. Rows go in sorted by their key, so that two batches with the same texts never
-  -- wait for each other in a circle. A text that the caller has already, or may see as somebody else's, is a duplicate; a race is settled by the
-  -- unique index. Of twins within the batch the first counts.
-  with input as materialized (
-    select i.ordinality::integer - 1 as item_index, r.*,
-           v_hashes[i.ordinality] as content_hash
-      from jsonb_array_elements(items) with ordinality i (item, ordinality),
-           jsonb_to_record(i.item) as r (title text, content text, knowledge_type text, category text,
-             subcategory text, context_data jsonb, importance_score integer, retrieval_triggers text[],
-             project_context text, content_embedding extensions.vector, embedding_model text,
-             valid_from timestamptz, valid_to timestamptz, text_search_config text)
-  ), inserted as (
-    insert into public.knowledge_items (workspace_id, owner_id, title, content, knowledge_type, category, subcategory,
-      context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model,
-      valid_from, valid_to, created_in_session, session_position, text_search_config)
-    select v_workspace, v_user, f.title, f.content, coalesce(f.knowledge_type, 'factual'),
-           coalesce(f.category, 'general'), f.subcategory, f.context_data, coalesce(f.importance_score, 50),
-           f.retrieval_triggers, f.project_context, f.content_embedding, f.embedding_model, f.valid_from, f.valid_to,
-           v_session, v_position + f.item_index, f.text_search_config
-      from (select distinct on (content_hash) * from input order by content_hash, item_index) f
-     where f.content_hash not in (
-       select k.content_hash from public.knowledge_items k
-        where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
-          and k.validation_status <> 'deprecated' and k.superseded_by is null)
-     order by f.content_hash
-    on conflict (workspace_id, content_hash, owner_id)
-      where validation_status <> 'deprecated' and superseded_by is null do nothing
-    returning id
-  )
-  select coalesce(array_agg(id), '{}') into v_created from inserted;
-  perform set_config('app.allow_credentials', '', true);
+  -- wait for each other in a circle. A text that the caller has already, or may see as somebody else's, is a
+  -- duplicate; a race is settled by the unique index. Of twins within the batch the first counts.
+  loop
+    with input as materialized (
+      select i.ordinality::integer - 1 as item_index, r.*,
+             v_hashes[i.ordinality] as content_hash
+        from jsonb_array_elements(items) with ordinality i (item, ordinality),
+             jsonb_to_record(i.item) as r (title text, content text, knowledge_type text, category text,
+               subcategory text, context_data jsonb, importance_score integer, retrieval_triggers text[],
+               project_context text, content_embedding extensions.vector, embedding_model text,
+               valid_from timestamptz, valid_to timestamptz, text_search_config text)
+    ), inserted as (
+      insert into public.knowledge_items (workspace_id, owner_id, title, content, knowledge_type, category, subcategory,
+        context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model,
+        valid_from, valid_to, created_in_session, session_position, text_search_config)
+      select v_workspace, v_user, f.title, f.content, coalesce(f.knowledge_type, 'factual'),
+             coalesce(f.category, 'general'), f.subcategory, f.context_data, coalesce(f.importance_score, 50),
+             f.retrieval_triggers, f.project_context, f.content_embedding, f.embedding_model, f.valid_from, f.valid_to,
+             v_session, v_position + f.item_index, f.text_search_config
+        from (select distinct on (content_hash) * from input order by content_hash, item_index) f
+       where f.content_hash not in (
+         select k.content_hash from public.knowledge_items k
+          where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
+            and k.validation_status <> 'deprecated' and k.superseded_by is null)
+       order by f.content_hash
+      on conflict (workspace_id, content_hash, owner_id)
+        where validation_status <> 'deprecated' and superseded_by is null do nothing
+      returning id
+    )
+    select v_created || coalesce(array_agg(id), '{}') into v_created from inserted;
 
-  return query
     with kept as materialized (
       select distinct on (k.content_hash) k.*
         from public.knowledge_items k
        where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
          and k.validation_status <> 'deprecated' and k.superseded_by is null
        order by k.content_hash, (k.owner_id = v_user) desc nulls last, k.validated_at desc nulls last, k.id
+    ), recorded as (
+      select h.ordinality, k.*, row_number() over (partition by k.id order by h.ordinality) = 1 as is_first
+        from unnest(v_hashes) with ordinality h (content_hash, ordinality)
+        join kept k on k.content_hash = h.content_hash
     )
-    select h.ordinality::integer - 1, k.id,
-           case when k.id = any (v_created) and row_number() over (partition by k.id order by h.ordinality) = 1
-             then 'created' else 'duplicate' end,
-           k.validation_status::text, k.workspace_id, k.created_in_session, k.session_position
-      from unnest(v_hashes) with ordinality h (content_hash, ordinality)
-      join kept k on k.content_hash = h.content_hash
-     order by h.ordinality;
+    select array_agg(row(r.ordinality - 1, r.id,
+             case when r.is_first and r.id = any (v_created) then 'created' else 'duplicate' end,
+             r.validation_status, r.workspace_id, r.created_in_session, r.session_position
+           )::public.recorded_knowledge order by r.ordinality)
+      into v_recorded
+      from recorded r;
+    exit when cardinality(v_recorded) = v_count;
+    -- Between the two somebody erased, or took out of the caller's sight, what had been said already: once more.
+    v_attempts := v_attempts + 1;
+    if v_attempts > 10 then
+      raise exception using errcode = '40001', message = 'could not serialize access due to concurrent changes of the same texts';
+    end if;
+  end loop;
+  perform set_config('app.allow_credentials', '', true);
+  return query select r.* from unnest(v_recorded) r;
 end
 $$;
 comment on function public.record_knowledge_batch(jsonb, boolean) is

@@ -12,7 +12,8 @@ create type public.validated_knowledge as (knowledge_id uuid, validation_status 
 comment on type public.validated_knowledge is 'An item''s new status, and its twins that it now supersedes.';
 
 create function public.validate_knowledge(
-  knowledge_id uuid, validation_status text default 'validated', note text default null
+  knowledge_id uuid, validation_status text default 'validated', note text default null,
+  unchanged_since timestamptz default null
 )
 returns setof public.validated_knowledge
 language plpgsql
@@ -42,6 +43,9 @@ begin
        or (k.workspace_id = v_item.workspace_id and k.content_hash = v_item.content_hash
            and k.validation_status <> 'deprecated' and k.superseded_by is null)
     order by k.id for no key update;
+  if validate_knowledge.unchanged_since <> (select k.updated_at from public.knowledge_items k where k.id = v_item.id) then
+    perform private.fail('PT409', 'the item has changed since', 'read it again, and decide on what it says now');
+  end if;
   begin
     update public.knowledge_items k
        set validation_status = validate_knowledge.validation_status, validation_note = validate_knowledge.note
@@ -56,8 +60,8 @@ begin
   return query select v_item.id, validate_knowledge.validation_status, v_merged;
 end
 $$;
-comment on function public.validate_knowledge(uuid, text, text) is
-  'Sets an item''s status: pending, validated, needs_update or deprecated, with a note that says why. For maintainers and owners of its workspace.';
+comment on function public.validate_knowledge(uuid, text, text, timestamptz) is
+  'Sets an item''s status: pending, validated, needs_update or deprecated, with a note that says why. With unchanged_since (the updated_at that was read) nothing is decided on a text that the caller has not seen. For maintainers and owners of its workspace.';
 
 -- definer because superseded_by is not the caller's to write; it is called for items just validated by the caller.
 create function private.merge_twins(knowledge_id uuid)
@@ -87,6 +91,6 @@ $$;
 comment on function private.merge_twins(uuid) is
   'Lets a validated item supersede the living items of the same text in its workspace, and returns their ids.';
 
-revoke execute on function public.validate_knowledge(uuid, text, text), private.merge_twins(uuid)
+revoke execute on function public.validate_knowledge(uuid, text, text, timestamptz), private.merge_twins(uuid)
   from public, anon, authenticated, service_role;
-grant execute on function public.validate_knowledge(uuid, text, text), private.merge_twins(uuid) to authenticated;
+grant execute on function public.validate_knowledge(uuid, text, text, timestamptz), private.merge_twins(uuid) to authenticated;

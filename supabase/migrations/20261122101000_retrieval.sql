@@ -10,7 +10,7 @@
 --   * Several arms (meaning, words, triggers, relationships of the best), each able to nominate. They are fused by
 --     score: the union of their candidates, each arm's score for all of them, stretched to 0..1. Ranks (reciprocal
 --     rank fusion) would let a weak arm drown a strong one.
---   * Deprecated, superseded and expired items are left out unless their status is asked for.
+--   * Items that are deprecated, superseded, expired or not yet valid are left out unless their status is asked for.
 --   * As of a moment, what counts is what held then: an item's status, what superseded it, until when it was valid.
 --     Texts and triggers are today's: the store keeps no versions of them.
 --   * Each result says why it is there.
@@ -30,7 +30,7 @@ create type private.item_filters as (
   context_data jsonb, as_of timestamptz
 );
 comment on type private.item_filters is
-  'Which items a search is about; null: no restriction. include_retired lets superseded and expired items in.';
+  'Which items a search is about; null: no restriction. include_retired lets items in that are superseded, expired or not yet valid.';
 
 create function private.was_current(item public.knowledge_items, validation_statuses text[], as_of timestamptz)
 returns boolean
@@ -86,7 +86,7 @@ as $fragment$
     case when (filters).as_of is not null then 'private.was_current(k, ($2).validation_statuses, ($2).as_of)'
          else 'k.validation_status = any (($2).validation_statuses)' end,
     case when (filters).as_of is null and not (filters).include_retired
-         then 'k.superseded_by is null and (k.valid_to is null or k.valid_to > now())' end,
+         then 'k.superseded_by is null and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())' end,
     case when (filters).knowledge_types is not null then 'k.knowledge_type = any (($2).knowledge_types)' end,
     case when (filters).categories is not null then 'k.category = any (($2).categories)' end,
     case when (filters).project_context is not null then 'k.project_context = ($2).project_context' end,

@@ -516,7 +516,7 @@ begin
         join public.knowledge_items k on k.id = g.knowledge_id
         left join found f on f.knowledge_id = g.knowledge_id
        where k.validation_status <> 'deprecated' and k.superseded_by is null
-         and (k.valid_to is null or k.valid_to > now())
+         and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())
     ), weighed as (
       select m.*, a.worked, a.failed,
              (select coalesce(jsonb_array_length(a.worked), 0)) + (m.k).success_count as successes,

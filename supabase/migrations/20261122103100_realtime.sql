@@ -103,11 +103,13 @@ begin
   return case v_kind
     when 'workspace' then exists (
       select from public.workspace_members m
-       where m.workspace_id = v_id::uuid and m.user_id = auth.uid() and m.role = any (roles))
+       where m.workspace_id = v_id::uuid and m.user_id = auth.uid() and m.role = any (roles)
+         and (private.bound_workspace() is null or m.workspace_id = private.bound_workspace()))
     when 'session' then exists (
       select from public.ai_sessions s
         join public.workspace_members m on m.workspace_id = s.workspace_id and m.user_id = auth.uid()
        where s.id = v_id::uuid and m.role = any (roles)
+         and (private.bound_workspace() is null or m.workspace_id = private.bound_workspace())
          and (s.owner_id = auth.uid() or m.role in ('owner', 'maintainer')))
     else false
   end;

@@ -477,6 +477,50 @@ create trigger knowledge_items_keep_imported_id before insert on public.knowledg
   for each row when (coalesce(current_setting('app.imported_item', true), '') <> '')
   execute function private.keep_imported_id();
 
+create function private.check_imported(body jsonb)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_list record;
+begin
+  if exists (select from jsonb_each(body) b
+              where b.key in ('access_count', 'rating_sum', 'rating_count', 'success_count', 'failure_count', 'usage_count',
+                      'frequency_encountered', 'pattern_frequency', 'effectiveness_sum', 'effectiveness_count',
+                      'applied_count', 'applied_successfully', 'times_observed', 'session_position')
+                and case jsonb_typeof(b.value) when 'number' then b.value::numeric > 1000000000 end) then
+    perform private.fail('PT400', 'a counter beyond 1000000000 counts nothing');
+  end if;
+  -- What functions append to, and check as they do.
+  for v_list in
+    select l.list, l.text, body -> l.list as entries
+      from (values ('attempted_solutions', 'solution'), ('examples', null), ('observations', null),
+        ('evolution_stages', 'understanding'), ('breakthrough_moments', null), ('evolution_timeline', 'event')
+      ) l (list, text)
+     where jsonb_typeof(body -> l.list) = 'array'
+  loop
+    if exists (
+      select from jsonb_array_elements(v_list.entries) e (entry)
+       where jsonb_typeof(e.entry) <> 'object'
+          or (v_list.text is not null and jsonb_typeof(e.entry -> v_list.text) is distinct from 'string')
+          or case when pg_input_is_valid(coalesce(e.entry ->> 'at', ''), 'timestamptz')
+               then (e.entry ->> 'at')::timestamptz not between '0002-01-01Z' and '9998-12-31Z' else true end
+          or not pg_input_is_valid(coalesce(e.entry ->> 'stage', '1'), 'integer')
+          or not pg_input_is_valid(coalesce(e.entry ->> 'session', gen_random_uuid()::text), 'uuid')
+          or (v_list.list = 'attempted_solutions' and coalesce(e.entry ->> 'outcome', '') not in ('worked', 'failed', 'partial'))
+         ) then
+      perform private.fail('PT400', format('%s holds something else than this system writes there', v_list.list));
+    end if;
+    perform private.refuse_credential_in(v_list.entries::text);
+  end loop;
+  perform private.refuse_credential_in(body ->> 'failure_patterns');
+end
+$$;
+comment on function private.check_imported(jsonb) is
+  'Refuses what no function would have written into an item or a record: counters of any size, lists of another shape, credentials where functions look for them.';
+
 create function private.import_item(context private.import_context, line jsonb, out outcome text, out target_id uuid, out reason text)
 language plpgsql
 volatile
@@ -508,6 +552,7 @@ begin
     outcome := 'unchanged';
     return;
   end if;
+  perform private.check_imported(line -> 'item');
   if v_retired and not v_full then
     outcome := 'skipped';
     reason := 'deprecated or superseded: only maintainers and owners of the workspace import what is out of use';
@@ -529,6 +574,7 @@ begin
       perform private.fail('PT400', format('%L is no kind of record', v_kind),
         'it is gotcha, command, interaction_pattern, insight or decision, with an object record');
     end if;
+    perform private.check_imported(v_record);
   end if;
 
   if not v_retired then
@@ -737,6 +783,8 @@ begin
     update public.technical_gotchas g set related_gotchas = v_gotchas where g.knowledge_id = target_id;
   end if;
 
+  perform private.refuse_credential_in(string_agg(x.entry ->> 'note', e'\n'))
+    from jsonb_array_elements(line -> 'entries') x (entry);
   delete from public.knowledge_status_history h where h.knowledge_id = target_id;
   insert into public.knowledge_status_history (knowledge_id, change, from_status, to_status, superseded_by,
     valid_to_before, valid_to_after, note, changed_by, changed_at)
@@ -1203,7 +1251,7 @@ revoke execute on function
   private.import_person(private.import_context, uuid), private.import_derived_id(private.import_context, uuid),
   private.import_session_id(private.import_context, uuid), private.import_session_of(private.import_context, uuid),
   private.import_item_of(private.import_context, uuid), private.import_items_of(private.import_context, uuid[]),
-  private.import_item(private.import_context, jsonb), private.import_history(private.import_context, jsonb),
+  private.check_imported(jsonb), private.import_item(private.import_context, jsonb), private.import_history(private.import_context, jsonb),
   private.import_reference(private.import_context, jsonb), private.import_retrieved(private.import_context, jsonb),
   private.import_merge(private.import_context, jsonb), private.import_session(private.import_context, jsonb),
   private.imported_item(), private.keep_imported_id(),

@@ -178,23 +178,28 @@ begin
       end if;
       continue;
     end if;
-    if v_id is null then
-      insert into public.knowledge_items as k (workspace_id, owner_id, category, title, content, context_data,
-        content_embedding, embedding_model)
-      values (v_workspace, v_user, 'store', v_put.title, v_put.content,
-        jsonb_build_object('store', jsonb_build_object('namespace', v_put.namespace, 'key', v_put.key,
-          'value', v_put.value, 'is_indexed', v_put.is_indexed)),
-        v_put.content_embedding, v_put.embedding_model)
-      returning k.id, v_put.namespace, v_put.key, v_put.value, k.created_at, k.updated_at, null into v_stored;
-    else
-      update public.knowledge_items k
-         set content = v_put.content, content_embedding = v_put.content_embedding,
-             embedding_model = v_put.embedding_model,
-             context_data = jsonb_build_object('store', jsonb_build_object('namespace', v_put.namespace,
-               'key', v_put.key, 'value', v_put.value, 'is_indexed', v_put.is_indexed))
-       where k.id = v_id
-      returning k.id, v_put.namespace, v_put.key, v_put.value, k.created_at, k.updated_at, null into v_stored;
-    end if;
+    begin
+      if v_id is null then
+        insert into public.knowledge_items as k (workspace_id, owner_id, category, title, content, context_data,
+          content_embedding, embedding_model)
+        values (v_workspace, v_user, 'store', v_put.title, v_put.content,
+          jsonb_build_object('store', jsonb_build_object('namespace', v_put.namespace, 'key', v_put.key,
+            'value', v_put.value, 'is_indexed', v_put.is_indexed)),
+          v_put.content_embedding, v_put.embedding_model)
+        returning k.id, v_put.namespace, v_put.key, v_put.value, k.created_at, k.updated_at, null into v_stored;
+      else
+        update public.knowledge_items k
+           set content = v_put.content, content_embedding = v_put.content_embedding,
+               embedding_model = v_put.embedding_model,
+               context_data = jsonb_build_object('store', jsonb_build_object('namespace', v_put.namespace,
+                 'key', v_put.key, 'value', v_put.value, 'is_indexed', v_put.is_indexed))
+         where k.id = v_id
+        returning k.id, v_put.namespace, v_put.key, v_put.value, k.created_at, k.updated_at, null into v_stored;
+      end if;
+    exception when unique_violation then
+      perform private.fail('PT409', format('an item of the caller''s says what %s would say', v_put.title),
+        'keys that differ in white space only hold different content');
+    end;
     return next v_stored;
   end loop;
   perform set_config('app.allow_credentials', v_allowed, true);
@@ -315,7 +320,7 @@ create policy agent_session_items_insert_own on public.agent_session_items for i
 comment on policy agent_session_items_insert_own on public.agent_session_items is
   'Contributors and above keep conversations, in their own name.';
 create policy agent_session_items_delete_own on public.agent_session_items for delete to authenticated
-  using (owner_id = (select auth.uid()));
+  using (owner_id = (select auth.uid()) and workspace_id = any (array(select private.my_workspaces())));
 comment on policy agent_session_items_delete_own on public.agent_session_items is 'Owners erase what they kept.';
 
 create trigger agent_session_items_refuse_credentials

@@ -291,6 +291,64 @@ def test_bad_lines_are_told_and_the_others_go_in(world: World) -> None:
         team.author.record("afterwards", f"the door is shut again for {token}")
 
 
+def test_what_only_functions_append_is_checked_as_they_do(world: World) -> None:
+    team = Team(world)
+    token = "ghp_" + "a1B2" * 9
+    attempt = {"solution": "turn it", "outcome": "failed", "at": "2026-01-01T00:00:00Z", "session": None}
+    stage = {"stage": 1, "understanding": "so", "at": "2026-01-01T00:00:00Z", "session": None}
+    event = {"stage": 1, "event": "initial", "at": "2026-01-01T00:00:00Z", "session": None}
+
+    team.owner.rpc("record_gotcha", problem_description="It leaks.")
+    team.owner.rpc("record_command_run", command="run", succeeded=True)
+    team.owner.rpc("record_decision_stage", decision_topic="valve", understanding="so")
+    kept = {
+        line["record_kind"]: line
+        for line in map(json.loads, exported(team.owner)[1])
+        if line.get("record_kind")
+    }
+
+    def record(kind: str, **values: object) -> str:
+        return json.dumps(kept[kind] | {"id": str(uuid.uuid4()), "record": kept[kind]["record"] | values})
+
+    bad = {
+        item_line(uuid.uuid4(), access_count=2_000_000_000): "counts nothing",
+        record("gotcha", frequency_encountered=2_000_000_000): "counts nothing",
+        record("gotcha", attempted_solutions=[attempt | {"solution": f"use {token}"}]): "GitHub",
+        record("gotcha", attempted_solutions=[attempt | {"outcome": "wondrous"}]): "attempted_solutions holds",
+        record("gotcha", attempted_solutions=[attempt | {"at": "infinity"}]): "attempted_solutions holds",
+        record("gotcha", attempted_solutions=["turn it"]): "attempted_solutions holds",
+        record("command", failure_patterns=[f"refused {token}"]): "GitHub",
+        record("decision", evolution_stages=[stage | {"understanding": 7}], evolution_timeline=[event]): "stages holds",
+        record("decision", evolution_stages=[stage | {"lessons": token}], evolution_timeline=[event]): "GitHub",
+        record("decision", evolution_stages=[stage], evolution_timeline=[event | {"stage": 1e99}]): "timeline holds",
+    }  # fmt: skip
+    done = imported(team.author, list(bad), size=100)
+    for row, reason in zip(done, bad.values(), strict=True):
+        assert row["outcome"] == "failed", (reason, row)
+        assert reason in row["reason"]
+    good = [
+        record("gotcha", attempted_solutions=[attempt]),
+        record("command", failure_patterns=["refused"]),
+        record("decision", evolution_stages=[stage], evolution_timeline=[event]),
+    ]
+    done = imported(team.author, good)
+    assert outcomes(done) == {"created": 3}, done
+    [tries] = team.author.sql("select attempted_solutions as made from public.technical_gotchas")
+    assert [made["solution"] for made in tries["made"]] == ["turn it"]
+
+    item = uuid.uuid4()
+    told = {"change": "status", "to_status": "pending", "note": f"see {token}"}
+    lines = [
+        item_line(item, title="Told"),
+        json.dumps({"kind": "history", "id": str(item), "item": {}, "entries": [told]}),
+    ]
+    assert [row["outcome"] for row in imported(team.maintainer, lines)] == ["created", "failed"]
+    assert outcomes(imported(team.maintainer, lines, allow_credentials=True)) == {
+        "unchanged": 1,
+        "created": 1,
+    }
+
+
 def test_history_makes_no_circle_and_waits_for_its_item(world: World) -> None:
     team = Team(world)
     one, two = uuid.uuid4(), uuid.uuid4()

@@ -68,6 +68,10 @@ def test_topics_are_for_members(world: World, team: Team) -> None:
     topic = f"session:{session.session}"
     assert may(team.colleague, topic) == may(team.reader, topic) == (False, False)
     assert may(team.author, topic) == may(team.maintainer, topic) == (True, True)
+    elsewhere = world.as_user(team.author.id, claims={"kp_workspace": str(team.strangers_id)})
+    assert may(elsewhere, topic) == may(elsewhere, f"workspace:{team.id}") == (False, False)
+    bound = world.as_user(team.author.id, claims={"kp_workspace": str(team.id)})
+    assert may(bound, topic) == may(bound, f"workspace:{team.id}") == (True, True)
     team.owner.rpc("remove_workspace_member", workspace_id=team.id, user_id=team.author.id)
     assert may(team.author, topic) == may(team.author, f"workspace:{team.id}") == (False, False)
 

@@ -92,6 +92,25 @@ def test_two_at_once_record_one(world: World) -> None:
     assert row["knowledge_id"] == first["knowledge_id"]
 
 
+def test_a_text_that_is_erased_while_it_is_looked_up_is_recorded(world: World) -> None:
+    ana, ben = world.sign_up("ana"), world.sign_up("ben")
+    team = world.workspace("team", owner=ana, contributor=ben)
+    shared = ana.inside(team).record("Shared", "said")
+    ana.inside(team).rpc("validate_knowledge", knowledge_id=shared)
+    writer, meanwhile = ben.inside(team), ben.inside(team)
+    items: list[object] = [{"title": "Shared", "content": "said"}, {"title": "New", "content": "said"}]
+    with ThreadPoolExecutor() as pool:
+        with meanwhile.transaction() as cursor:
+            call(cursor, "record_knowledge", title="New", content="said")
+            assert writer.connection
+            written = pool.submit(writer.rpc, "record_knowledge_batch", items=items)
+            world.wait_until_blocked(writer)
+            ana.inside(team).rpc("forget_knowledge", knowledge_id=shared)
+        rows = written.result(10)
+    assert [(row["item_index"], row["outcome"]) for row in rows] == [(0, "created"), (1, "duplicate")]
+    assert all(ben.inside(team).sees(row["knowledge_id"]) for row in rows)
+
+
 def test_batches_in_opposite_orders_do_not_deadlock(world: World) -> None:
     ana = world.sign_up("ana")
     ana.record("make the workspace")

@@ -293,6 +293,27 @@ def test_expired_items_are_left_out(world: World) -> None:
     assert titles(ana.rpc("search_knowledge", query_text="shared words")) == ["new"]
 
 
+def test_what_does_not_hold_yet_is_left_out(world: World) -> None:
+    ana = world.sign_up("ana")
+    ana.record("later", "shared words", valid_from="2100-01-01")
+    ana.record("now", "shared words", valid_from="2020-01-01")
+    assert titles(ana.rpc("search_knowledge", query_text="shared words")) == ["now"]
+    then = ana.rpc("search_knowledge", query_text="shared words", as_of="2100-06-01")
+    assert set(titles(then)) == {"later", "now"}
+    [gotcha] = ana.rpc("record_gotcha", problem_description="The shared valve leaks")
+
+    def brief() -> str:
+        return str(ana.rpc("resume_brief"))
+
+    assert "later" not in brief()
+    assert "valve" in brief()
+    ana.sql(
+        "update public.knowledge_items set valid_from = '2100-01-01' where id = %s", gotcha["knowledge_id"]
+    )
+    assert ana.rpc("find_gotchas", problem="The shared valve leaks") == []
+    assert "valve" not in brief()
+
+
 def test_what_was_said_before_and_after_finds_an_item(world: World) -> None:
     ana = world.sign_up("ana").start_session("talk")
     ana.record("Ana", "Where did you go in Lisbon?")

@@ -251,6 +251,18 @@ def test_validation_shows_an_item_to_the_workspace_and_nobody_else(team: Team) -
     assert not team.stranger.sees(item)
 
 
+def test_nothing_is_decided_on_a_text_that_was_not_read(team: Team) -> None:
+    item = team.author.record("Shared", "As it was read.")
+    read = team.maintainer.value("select updated_at from public.knowledge_items where id = %s", item)
+    team.author.rpc("edit_knowledge", knowledge_id=item, changes={"content": "As it is now."})
+    with refused("PT409", "changed since"):
+        team.maintainer.rpc("validate_knowledge", knowledge_id=item, unchanged_since=read)
+    assert not team.colleague.sees(item)
+    read = team.maintainer.value("select updated_at from public.knowledge_items where id = %s", item)
+    team.maintainer.rpc("validate_knowledge", knowledge_id=item, unchanged_since=read)
+    assert team.colleague.sees(item)
+
+
 def test_an_edit_by_the_author_makes_a_validated_item_pending_again(team: Team) -> None:
     item = team.author.record("Shared", "True.")
     team.maintainer.rpc("validate_knowledge", knowledge_id=item)

@@ -25,7 +25,12 @@ from langgraph.store.memory import InMemoryStore
 
 from knowledge_persistence import KnowledgeClient
 from knowledge_persistence.embedders.local import LocalEmbedder
-from knowledge_persistence.errors import CredentialError, InvalidArgumentError, PermissionDeniedError
+from knowledge_persistence.errors import (
+    ConflictError,
+    CredentialError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+)
 from knowledge_persistence.integrations.langgraph import KnowledgeStore
 from world import World
 
@@ -75,6 +80,18 @@ def test_a_credential_is_refused_and_with_it_the_whole_batch(enter: Enter, world
     found = store.get(("a",), "2")
     assert found is not None
     assert found.value == secret
+
+
+def test_keys_that_differ_in_blanks_hold_different_texts(enter: Enter, world: World) -> None:
+    store = KnowledgeStore(enter(world.sign_up("ana")))
+    store.put(("a",), "b c", {"text": "same"}, index=["text"])
+    with pytest.raises(ConflictError, match="white space"):
+        store.put(("a",), "b  c", {"text": "same"}, index=["text"])
+    store.put(("a",), "b  c", {"text": "other"}, index=["text"])
+    assert [found.value["text"] for key in ("b c", "b  c") if (found := store.get(("a",), key))] == [
+        "same",
+        "other",
+    ]
 
 
 def test_what_is_deleted_is_gone(enter: Enter, world: World) -> None:

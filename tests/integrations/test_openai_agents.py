@@ -42,6 +42,8 @@ async def test_a_conversation_is_its_owners_alone(enter_async: EnterAsync, world
         assert await KnowledgeSession("c", hers).get_items() == [item("mine")]
     rows = "select item ->> 'content' as said from agent_session_items"
     assert [row["said"] for row in ben.inside(team).sql(rows)] == ["his"], "though he owns the workspace"
+    elsewhere = world.as_user(ana.id, claims={"kp_workspace": str(world.workspace("elsewhere", owner=ana))})
+    elsewhere.sql("delete from agent_session_items")
     assert ana.inside(team).sql("delete from agent_session_items returning item") == [{"item": item("mine")}]
     assert [row["said"] for row in ben.inside(team).sql(rows)] == ["his"]
 

@@ -471,7 +471,12 @@ class AsyncKnowledgeMethods(AsyncMethods):
         return from_row(KnowledgeItem, rows[0])
 
     async def validate(
-        self, knowledge_id: UUID | str, status: ValidationStatus = "validated", *, note: str | None = None
+        self,
+        knowledge_id: UUID | str,
+        status: ValidationStatus = "validated",
+        *,
+        note: str | None = None,
+        unchanged_since: datetime | str | None = None,
     ) -> ValidatedKnowledge:
         """Decide on an item, as a maintainer or owner of its workspace.
 
@@ -479,10 +484,12 @@ class AsyncKnowledgeMethods(AsyncMethods):
             knowledge_id: the item.
             status: validated shows it to the workspace, deprecated takes it out of retrieval.
             note: why.
+            unchanged_since: the updated_at that was read: nothing is decided on a text that was changed since.
 
         Raises:
             NotFoundError: there is no such item, or none that the caller may see.
             PermissionDeniedError: the caller is neither maintainer nor owner.
+            ConflictError: it has changed since, or its owner has recorded the same text anew.
         """
         rows = await self._core.call(
             "validate_knowledge",
@@ -490,6 +497,7 @@ class AsyncKnowledgeMethods(AsyncMethods):
                 "knowledge_id": to_id(knowledge_id, "knowledge item"),
                 "validation_status": status,
                 "note": note,
+                "unchanged_since": unchanged_since,
             },
             await self._request_context(),
             mode="once",

@@ -58,13 +58,20 @@ def item(
         Status, typer.Option(help="The item's new status; deprecated takes it out of retrieval.")
     ] = Status.validated,
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
+    unchanged_since: Annotated[
+        str | None,
+        typer.Option(
+            help="The updated_at that you read (kp show --json): refused if the item was changed since.",
+            metavar="TIMESTAMP",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decide on an item: validated shows it to the workspace. For its maintainers and owners."""
     with open_client(url=url, workspace=workspace) as client:
-        decided = client.validate(knowledge_id, status.value, note=note)
+        decided = client.validate(knowledge_id, status.value, note=note, unchanged_since=unchanged_since)
     if as_json:
         emit_json(decided)
         return
