@@ -47,6 +47,7 @@ def furnish(world: World) -> Team:
         "the maintainer's day", session_metadata={"agent": "cm", "n": [1, 2]}
     )
     bare = team.author
+    team.owner.rpc("configure_retrieval", retrieval_weights={"meaning": 0.7, "triggers": 0.5})
 
     items: list[uuid.UUID] = []
     for number, text in enumerate(ODD_TEXTS):

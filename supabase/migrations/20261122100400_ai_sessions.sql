@@ -332,6 +332,7 @@ declare
     to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24MISS"Z"-') || left(gen_random_uuid()::text, 8));
   v_session uuid;
   v_resumed boolean;
+  v_attempts integer := 0;
 begin
   if v_identifier = '' then
     perform private.fail('PT400', 'session_identifier is blank', 'leave it out to have one made');
@@ -357,6 +358,10 @@ begin
     exception when sqlstate 'PT409' then
       null;  -- another connection started it between the look and the insert: resume that one
     end;
+    v_attempts := v_attempts + 1;
+    if v_attempts > 10 then  -- a transaction that will never see it
+      raise exception using errcode = '40001', message = 'could not serialize access: somebody else starts this session';
+    end if;
   end loop;
   return query
     select s.id, s.session_identifier::text, s.workspace_id, s.project_context::text, s.start_time, s.end_time, v_resumed
@@ -385,7 +390,7 @@ begin
       perform private.fail('PT400', 'which session?', 'name its identifier, or send x-session-id');
     end if;
   else
-    v_session := private.find_session(private.current_workspace(), end_session.session_identifier);
+    v_session := private.find_session(private.current_workspace(), btrim(end_session.session_identifier));
     if v_session is null then
       perform private.fail('PT404', format('no session %L of yours in this workspace', end_session.session_identifier),
         'start_session starts one');

@@ -192,6 +192,16 @@ as $$ select title || e'\n' || content $$;
 comment on function private.embedding_text(text, text) is
   'What is embedded of an item: its title, a line break, its content.';
 
+create function private.is_valid_now(item public.knowledge_items)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select ($1.valid_from is null or $1.valid_from <= now()) and ($1.valid_to is null or $1.valid_to > now())
+$$;
+comment on function private.is_valid_now(public.knowledge_items) is 'Whether an item holds at this moment, by valid_from and valid_to.';
+
 -- definer because it takes a session position and reads the model registry for any writer.
 create function private.prepare_knowledge_item()
 returns trigger
@@ -337,6 +347,8 @@ declare
   v_hashes text[];
   v_created uuid[] := '{}';
   v_recorded public.recorded_knowledge[];
+  v_expired uuid[];
+  v_renewed boolean := false;
   v_attempts integer := 0;
 begin
   if items is null or jsonb_typeof(items) <> 'array' then
@@ -409,7 +421,8 @@ begin
        where f.content_hash not in (
          select k.content_hash from public.knowledge_items k
           where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
-            and k.validation_status <> 'deprecated' and k.superseded_by is null)
+            and k.validation_status <> 'deprecated' and k.superseded_by is null
+            and (k.owner_id = v_user or k.valid_to is null or k.valid_to > now()))
        order by f.content_hash
       on conflict (workspace_id, content_hash, owner_id)
         where validation_status <> 'deprecated' and superseded_by is null do nothing
@@ -431,9 +444,22 @@ begin
     select array_agg(row(r.ordinality - 1, r.id,
              case when r.is_first and r.id = any (v_created) then 'created' else 'duplicate' end,
              r.validation_status, r.workspace_id, r.created_in_session, r.session_position
-           )::public.recorded_knowledge order by r.ordinality)
-      into v_recorded
+           )::public.recorded_knowledge order by r.ordinality),
+           array_agg(r.id) filter (where r.owner_id = v_user and r.valid_to <= now())
+      into v_recorded, v_expired
       from recorded r;
+    -- What the caller had recorded as valid until some day holds again, for as long as is said now.
+    if v_expired is not null and not v_renewed then
+      v_renewed := true;
+      perform from public.knowledge_items k where k.id = any (v_expired) order by k.id for no key update;
+      update public.knowledge_items k set valid_from = f.valid_from, valid_to = f.valid_to
+        from (select distinct on (v_hashes[i.ordinality]) v_hashes[i.ordinality] as content_hash,
+                     (i.item ->> 'valid_from')::timestamptz as valid_from, (i.item ->> 'valid_to')::timestamptz as valid_to
+                from jsonb_array_elements(items) with ordinality i (item, ordinality)
+               order by v_hashes[i.ordinality], i.ordinality) f
+       where k.id = any (v_expired) and k.content_hash = f.content_hash and (f.valid_to is null or f.valid_to > now());
+      continue;
+    end if;
     exit when cardinality(v_recorded) = v_count;
     -- Between the two somebody erased, or took out of the caller's sight, what had been said already: once more.
     v_attempts := v_attempts + 1;
@@ -446,7 +472,7 @@ begin
 end
 $$;
 comment on function public.record_knowledge_batch(jsonb, boolean) is
-  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to, text_search_config. Idempotent: a text that is there already is answered as a duplicate. Text that looks like a credential is refused (PT451) unless allow_credentials.';
+  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to, text_search_config. Idempotent: a text that is there already is answered as a duplicate; one of the caller''s own that has expired gets the validity that is given now. Text that looks like a credential is refused (PT451) unless allow_credentials.';
 
 create function public.record_knowledge(
   title text, content text, knowledge_type text default 'factual', category text default 'general',
@@ -473,10 +499,12 @@ comment on function public.record_knowledge(text, text, text, text, text, jsonb,
 
 revoke execute on function
   private.content_hash(text, text, text), private.embedding_text(text, text), private.prepare_knowledge_item(),
+  private.is_valid_now(public.knowledge_items),
   public.record_knowledge_batch(jsonb, boolean),
   public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean, text)
   from public, anon, authenticated, service_role;
-grant execute on function private.content_hash(text, text, text), private.embedding_text(text, text)
+grant execute on function private.content_hash(text, text, text), private.embedding_text(text, text),
+  private.is_valid_now(public.knowledge_items)
   to authenticated, service_role;
 grant execute on function
   public.record_knowledge_batch(jsonb, boolean),

@@ -120,7 +120,7 @@ revoke execute on function private.link_changed_item() from public;
 -- The columns whose change can change the status by way of knowledge_items_prepare; counters fire nothing.
 create trigger knowledge_items_link_changed
   after update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
-    retrieval_triggers, project_context, valid_from, valid_to, validation_status
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status, text_search_config
   on public.knowledge_items
   for each row
   when ((new.title, new.content, new.validation_status) is distinct from (old.title, old.content, old.validation_status))

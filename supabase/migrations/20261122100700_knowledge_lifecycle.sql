@@ -50,6 +50,9 @@ begin
     update public.knowledge_items k
        set validation_status = validate_knowledge.validation_status, validation_note = validate_knowledge.note
      where k.id = v_item.id;
+    if not found then
+      perform private.fail('PT404', 'no such knowledge item', 'it was erased meanwhile, or is not yours to decide on any more');
+    end if;
   exception when unique_violation then
     perform private.fail('PT409', 'its owner has recorded the same text anew meanwhile',
       'keep that one, or deprecate it first');
@@ -79,6 +82,7 @@ begin
       from public.knowledge_items item
      where item.id = merge_twins.knowledge_id and item.validation_status = 'validated'
        and item.superseded_by is null  -- else a chain could lead back to it
+       and (private.is_valid_now(item) or not private.is_valid_now(twin))
        and item.workspace_id in (select private.maintained_workspaces())
        and twin.workspace_id = item.workspace_id and twin.content_hash = item.content_hash and twin.id <> item.id
        and twin.validation_status <> 'deprecated' and twin.superseded_by is null

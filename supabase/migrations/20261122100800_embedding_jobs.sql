@@ -100,6 +100,33 @@ create trigger knowledge_items_queue_updated after update of title, content, con
   for each row when (new.content_embedding is null and (old.content_embedding is not null or old.content_hash <> new.content_hash))
   execute function private.queue_reembedding();
 
+-- definer for the same reason.
+create function private.queue_workspace()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_model text := coalesce(new.embedding_model, (select m.name from public.embedding_models m where m.is_default));
+begin
+  insert into private.embedding_jobs (knowledge_id, for_switch)
+  select k.id, false from public.knowledge_items k
+   where k.workspace_id = new.id and v_model is not null and k.embedding_model is distinct from v_model
+   order by 1
+  on conflict (knowledge_id, for_switch) do update set available_at = now(), attempts = 0, last_error = null;
+  if found then
+    perform pg_notify('knowledge_embeddings', '');
+  end if;
+  return null;
+end
+$$;
+comment on function private.queue_workspace() is 'Trigger: makes a job for every item of a workspace that gets another model.';
+revoke execute on function private.queue_workspace() from public;
+create trigger workspaces_queue_items after update of embedding_model on public.workspaces
+  for each row when (new.embedding_model is distinct from old.embedding_model)
+  execute function private.queue_workspace();
+
 -- definer because the worker reads items of all workspaces and writes jobs.
 create function public.claim_embedding_jobs(
   max_jobs integer default 32, lease_seconds integer default 60, embedding_models text[] default null
@@ -121,7 +148,7 @@ begin
   if not private.is_trusted() then
     perform private.fail('PT403', 'only service_role claims embedding jobs');
   end if;
-  if max_jobs not between 1 and 1000 or lease_seconds not between 1 and 3600 then
+  if (max_jobs between 1 and 1000 and lease_seconds between 1 and 3600) is not true then
     perform private.fail('PT400', 'max_jobs is between 1 and 1000, lease_seconds between 1 and 3600');
   end if;
   -- First what is new to the workers or known to fail in an orderly way; then, one at a time, what they never answered.
@@ -285,7 +312,7 @@ comment on function private.embedding_index_statement(public.embedding_models, b
 -- definer because an index belongs to the table's owner.
 create function public.register_embedding_model(
   name text, dimensions integer, similarity_threshold double precision default null, is_default boolean default false,
-  query_prefix text default '', document_prefix text default ''
+  query_prefix text default null, document_prefix text default null
 )
 returns setof public.embedding_models
 language plpgsql
@@ -322,11 +349,12 @@ begin
   insert into public.embedding_models as m (name, dimensions, similarity_threshold, is_default, query_prefix, document_prefix)
   values (register_embedding_model.name, register_embedding_model.dimensions,
     coalesce(register_embedding_model.similarity_threshold, 0.3), register_embedding_model.is_default,
-    register_embedding_model.query_prefix, register_embedding_model.document_prefix)
+    coalesce(register_embedding_model.query_prefix, ''), coalesce(register_embedding_model.document_prefix, ''))
   on conflict on constraint embedding_models_pkey do update set
     similarity_threshold = coalesce(register_embedding_model.similarity_threshold, m.similarity_threshold),
     is_default = register_embedding_model.is_default or m.is_default,
-    query_prefix = excluded.query_prefix, document_prefix = excluded.document_prefix
+    query_prefix = coalesce(register_embedding_model.query_prefix, m.query_prefix),
+    document_prefix = coalesce(register_embedding_model.document_prefix, m.document_prefix)
   returning m.* into v_model;
   execute private.embedding_index_statement(v_model, false);
   return next v_model;

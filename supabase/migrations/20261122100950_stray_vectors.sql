@@ -64,6 +64,9 @@ comment on column private.vector_rounds.written is 'How many vectors had ever be
 revoke all on private.vector_rounds from public, anon, authenticated, service_role;
 grant select on private.vector_rounds to service_role;
 
+-- pgvector must be loaded before functions with `set hnsw.…` can be made by a role that is not superuser.
+select '[1]'::extensions.vector;
+
 create function private.check_some_vectors(
   workspace_id uuid, model public.embedding_models, after uuid, max_vectors integer, out checked integer, out reached uuid
 )

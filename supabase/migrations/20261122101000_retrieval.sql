@@ -299,6 +299,7 @@ declare
   v_rule text;
   v_branches text;
 begin
+  perform '[1]'::extensions.vector;  -- loads pgvector: its settings below are refused before that
   v_none.include_retired := false;
   v_rule := private.visible_conditions() || ' and ' || private.filter_conditions(v_none);
   select string_agg(format($branch$
@@ -625,7 +626,7 @@ as $fragment$
                * (1 + 0.05 * ((k.rating_sum + 11)::double precision / (k.rating_count + 2) - 5.5) / 4.5)
                * (1 + 0.05 * (k.success_count - k.failure_count)::double precision / (k.success_count + k.failure_count + 2))
                * (1 + 0.05 * (k.importance_score - 50)::double precision / 50)
-               * (1 + 0.02 * exp(-greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30)))
+               * (1 + 0.02 * exp(-least(greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30), 100)))
              )::private.candidate
         from unnest($1) u
        cross join lateral (select * from public.knowledge_items k where k.id = u.id and %s and %s offset 0) k)
@@ -965,6 +966,9 @@ declare
   v_project text := coalesce(get_contextual_knowledge.project_context,
     (select s.project_context from public.ai_sessions s where s.id = private.current_session()));
 begin
+  if get_contextual_knowledge.max_results is null or get_contextual_knowledge.max_results not between 1 and 1000 then
+    perform private.fail('PT400', 'max_results is between 1 and 1000');
+  end if;
   -- What belongs to the project comes up sooner, what doesn't still may.
   return query
     select s.knowledge_id, s.title, s.content,
@@ -973,7 +977,7 @@ begin
            least(s.score * case when s.project_context = v_project then 1.15 else 1 end, 1)
       from public.search_knowledge(
              query_text => current_situation, query_embedding => situation_embedding,
-             max_results => least(greatest(get_contextual_knowledge.max_results, 1) * 3, 1000),
+             max_results => least(get_contextual_knowledge.max_results * 3, 1000),
              embedding_model => get_contextual_knowledge.embedding_model)
            with ordinality as s (knowledge_id, title, content, knowledge_type, category, project_context,
              validation_status, importance_score, retrieval_triggers, context_data, created_at, score, vector_score,

@@ -213,8 +213,8 @@ grant select, insert, update, delete on public.technical_gotchas to service_role
 -- itself has just made, which `insert … returning` could not see yet.
 create policy technical_gotchas_select_visible on public.technical_gotchas for select to authenticated
   using (
-    (owner_id = (select auth.uid()) and workspace_id = any (array(select private.my_workspaces())))
-    or exists (select from public.knowledge_items k where k.id = knowledge_id));
+    workspace_id = any (array(select private.my_workspaces()))
+    and (owner_id = (select auth.uid()) or exists (select from public.knowledge_items k where k.id = knowledge_id)));
 comment on policy technical_gotchas_select_visible on public.technical_gotchas is
   'A gotcha is visible exactly when its item is.';
 create policy technical_gotchas_insert_own on public.technical_gotchas for insert to authenticated

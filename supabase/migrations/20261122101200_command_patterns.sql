@@ -80,8 +80,8 @@ grant select, insert, update, delete on public.command_patterns to service_role;
 
 create policy command_patterns_select_visible on public.command_patterns for select to authenticated
   using (
-    (owner_id = (select auth.uid()) and workspace_id = any (array(select private.my_workspaces())))
-    or exists (select from public.knowledge_items k where k.id = knowledge_id));
+    workspace_id = any (array(select private.my_workspaces()))
+    and (owner_id = (select auth.uid()) or exists (select from public.knowledge_items k where k.id = knowledge_id)));
 comment on policy command_patterns_select_visible on public.command_patterns is
   'A record is visible exactly when its item is. Owners see their items: said first, because the item of a row that is being inserted can''t be looked up yet.';
 create policy command_patterns_insert_own on public.command_patterns for insert to authenticated

@@ -84,8 +84,8 @@ grant select, insert, update, delete on public.interaction_patterns to service_r
 
 create policy interaction_patterns_select_visible on public.interaction_patterns for select to authenticated
   using (
-    (owner_id = (select auth.uid()) and workspace_id = any (array(select private.my_workspaces())))
-    or exists (select from public.knowledge_items k where k.id = knowledge_id));
+    workspace_id = any (array(select private.my_workspaces()))
+    and (owner_id = (select auth.uid()) or exists (select from public.knowledge_items k where k.id = knowledge_id)));
 comment on policy interaction_patterns_select_visible on public.interaction_patterns is
   'A record is visible exactly when its item is. Owners see their items: said first, because the item of a row that is being inserted can''t be looked up yet.';
 create policy interaction_patterns_insert_own on public.interaction_patterns for insert to authenticated

@@ -101,8 +101,8 @@ grant select, insert, update, delete on public.experiential_knowledge to service
 
 create policy experiential_knowledge_select_visible on public.experiential_knowledge for select to authenticated
   using (
-    (owner_id = (select auth.uid()) and workspace_id = any (array(select private.my_workspaces())))
-    or exists (select from public.knowledge_items k where k.id = knowledge_id));
+    workspace_id = any (array(select private.my_workspaces()))
+    and (owner_id = (select auth.uid()) or exists (select from public.knowledge_items k where k.id = knowledge_id)));
 comment on policy experiential_knowledge_select_visible on public.experiential_knowledge is
   'A record is visible exactly when its item is. Owners see their items: said first, because the item of a row that is being inserted can''t be looked up yet.';
 create policy experiential_knowledge_insert_own on public.experiential_knowledge for insert to authenticated

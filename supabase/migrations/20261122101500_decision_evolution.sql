@@ -80,8 +80,8 @@ grant select, insert, update, delete on public.decision_evolution to service_rol
 
 create policy decision_evolution_select_visible on public.decision_evolution for select to authenticated
   using (
-    (owner_id = (select auth.uid()) and workspace_id = any (array(select private.my_workspaces())))
-    or exists (select from public.knowledge_items k where k.id = knowledge_id));
+    workspace_id = any (array(select private.my_workspaces()))
+    and (owner_id = (select auth.uid()) or exists (select from public.knowledge_items k where k.id = knowledge_id)));
 comment on policy decision_evolution_select_visible on public.decision_evolution is
   'A record is visible exactly when its item is. Owners see their items: said first, because the item of a row that is being inserted can''t be looked up yet.';
 create policy decision_evolution_insert_own on public.decision_evolution for insert to authenticated
@@ -312,7 +312,7 @@ create type public.decision_trail as (
   lessons_learned text, validation_status text, is_in_force boolean, created_at timestamptz, updated_at timestamptz,
   match_reason text
 );
-comment on type public.decision_trail is 'A decision with its stages. is_in_force: neither deprecated nor superseded.';
+comment on type public.decision_trail is 'A decision with its stages. is_in_force: neither deprecated nor superseded, and valid now.';
 
 create function public.decision_history(
   decision_topic text default null, project_context text default null, max_results integer default 50,
@@ -341,13 +341,14 @@ begin
         from public.search_knowledge(query_text => v_topic, query_embedding => decision_history.topic_embedding,
                knowledge_types => '{contextual}', categories => '{decision}', max_results => 1000,
                embedding_model => decision_history.embedding_model) s
-       where v_topic is not null
+       where num_nonnulls(v_topic, decision_history.topic_embedding) > 0
     )
     select d.id, d.knowledge_id, d.decision_topic::text, d.project_context::text, d.final_understanding is not null,
            d.initial_understanding, d.current_understanding, d.final_understanding, d.evolution_stages,
            d.evolution_timeline, d.key_influences, d.breakthrough_moments, d.decision_rationale,
            d.alternative_approaches, d.lessons_learned, k.validation_status::text,
-           k.validation_status <> 'deprecated' and k.superseded_by is null, d.created_at, d.updated_at,
+           k.validation_status <> 'deprecated' and k.superseded_by is null and private.is_valid_now(k), d.created_at,
+           d.updated_at,
            case when t.is_topic then 'this topic' else f.relevance_reason end
       from public.decision_evolution d
       join public.knowledge_items k on k.id = d.knowledge_id
@@ -355,7 +356,7 @@ begin
       cross join lateral (
         select private.decision_signature(d.decision_topic, null) = private.decision_signature(v_topic, null) as is_topic) t
      where d.workspace_id = v_workspace
-       and (v_topic is null or t.is_topic or f.knowledge_id is not null)
+       and (num_nonnulls(v_topic, decision_history.topic_embedding) = 0 or t.is_topic or f.knowledge_id is not null)
        and (decision_history.project_context is null or d.project_context = decision_history.project_context)
      order by coalesce(t.is_topic, false) desc, f.score desc nulls last, d.updated_at desc, d.id
      limit decision_history.max_results;

@@ -372,6 +372,7 @@ declare
   v_id uuid;
   v_before public.knowledge_relationships;
   v_outcome text;
+  v_attempts integer := 0;
 begin
   if relate_knowledge.relationship_type is null or relate_knowledge.relationship_type not in (
     'depends_on', 'enhances', 'contradicts', 'builds_upon', 'required_for', 'similar_to') then
@@ -419,6 +420,10 @@ begin
         when foreign_key_violation then
           perform private.fail('PT404', 'no such knowledge item');  -- erased between the look and the insert
       end;
+      v_attempts := v_attempts + 1;
+      if v_attempts > 10 then  -- a transaction that will never see it
+        raise exception using errcode = '40001', message = 'could not serialize access: somebody else states the same';
+      end if;
     else
       v_outcome := 'unchanged';
       if v_before.status <> 'accepted' then
@@ -772,7 +777,9 @@ begin
                  f.path || k.id as path, f.path_titles || k.title::text as path_titles,
                  f.relationship_types || e.relationship_type::text as relationship_types,
                  f.directions || e.direction as directions,
-                 f.strength * e.strength::double precision as strength
+                 f.strength * e.strength::double precision as strength,
+                 k.validation_status <> 'deprecated' and k.superseded_by is null and (k.valid_from is null or k.valid_from <= now())
+                   and (k.valid_to is null or k.valid_to > now()) as in_force
             from unnest(v_frontier) f
             cross join lateral (
               (select r.target_knowledge_id as id, r.relationship_type, r.strength, 'outgoing'::text as direction
@@ -794,6 +801,7 @@ begin
             join public.knowledge_items k on k.id = e.id
            order by k.id, f.strength * e.strength::double precision desc, f.knowledge_id, e.relationship_type, e.direction
         ) reached
+        where reached.in_force
         order by reached.strength desc, reached.id
         limit v_room
       ) n;
@@ -806,7 +814,7 @@ begin
 end
 $$;
 comment on function public.knowledge_neighborhood(uuid, integer, text[], integer) is
-  'The items within max_depth steps of an item over accepted relationships in both directions, nearest first, each once by a shortest path (of several the strongest); the first row is the item itself. At most max_items, the strongest of a level first.';
+  'The items within max_depth steps of an item over accepted relationships in both directions, nearest first, each once by a shortest path (of several the strongest); the first row is the item itself. What is deprecated, superseded or doesn''t hold now is neither told nor passed through. At most max_items, the strongest of a level first.';
 
 create type public.listed_relationship as (
   relationship_id uuid, source_knowledge_id uuid, source_title text, target_knowledge_id uuid, target_title text,
@@ -901,6 +909,9 @@ begin
         select b.id, count(*) as degree
           from public.knowledge_relationships r
           cross join lateral (values (r.source_knowledge_id), (r.target_knowledge_id)) b (id)
+          join public.knowledge_items k on k.id = b.id
+            and k.validation_status <> 'deprecated' and k.superseded_by is null
+              and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())
          where r.workspace_id = v_workspace and r.status = 'accepted'
            and (knowledge_graph.relationship_types is null or r.relationship_type = any (knowledge_graph.relationship_types))
          group by b.id

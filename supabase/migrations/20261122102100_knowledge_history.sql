@@ -107,7 +107,7 @@ create trigger knowledge_items_note_inserted after insert on public.knowledge_it
 -- The columns whose change can change the status by way of knowledge_items_prepare, so that counters fire nothing.
 create trigger knowledge_items_note_updated
   after update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
-    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by, text_search_config
   on public.knowledge_items
   for each row
   when (old.validation_status is distinct from new.validation_status or old.superseded_by is distinct from new.superseded_by)
@@ -279,6 +279,10 @@ begin
   end if;
   if v_replacement.validation_status = 'deprecated' then
     perform private.fail('PT409', 'the replacement is deprecated');
+  end if;
+  if private.is_valid_now(v_item) and v_replacement.superseded_by is null and not private.is_valid_now(v_replacement) then
+    perform private.fail('PT409', 'the replacement does not hold now, and the item does',
+      'wait until it does, or change its valid_from and valid_to');
   end if;
   if v_item.validation_status in ('validated', 'needs_update')
      and v_replacement.validation_status not in ('validated', 'needs_update') then

@@ -374,7 +374,8 @@ begin
          -- Two projects may each have a fact of the same words; and a gotcha is not a decision.
          and (x.project_context is null or y.project_context is null or x.project_context = y.project_context)
          and (xk.kind is null or yk.kind is null or xk.kind = yk.kind)
-         and (x.valid_to is null or x.valid_to > now()) and (y.valid_to is null or y.valid_to > now())
+         and (x.valid_from is null or x.valid_from <= now()) and (x.valid_to is null or x.valid_to > now())
+         and (y.valid_from is null or y.valid_from <= now()) and (y.valid_to is null or y.valid_to > now())
          and private.contradiction(x.content, y.content, true) is null
     ), proposals as (
       select j.keep_id, j.duplicate_id,
@@ -472,6 +473,28 @@ $$;
 comment on function private.write_tallies(text, uuid, jsonb, integer) is
   'Adds (sign 1) what another record of its kind has counted and listed to a record, or takes it away again (sign -1).';
 
+-- Not definer: with the caller's rights current_user is the role that was set, in the functions of a merge it is not, so
+-- a setting that a caller makes counts for nothing.
+create function private.keep_status_in_merge()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_user::text is distinct from current_setting('role') then
+    new.validation_status := old.validation_status;
+    new.validated_at := old.validated_at;
+  end if;
+  return new;
+end
+$$;
+comment on function private.keep_status_in_merge() is
+  'Trigger: triggers that come and go by a merge are no edit, which would make a validated item pending again.';
+-- By its name after knowledge_items_prepare_update, whose say it takes back.
+create trigger knowledge_items_prepare_update_in_merge before update of retrieval_triggers on public.knowledge_items
+  for each row when (coalesce(current_setting('app.merging', true), '') = 'on')
+  execute function private.keep_status_in_merge();
+
 -- definer because it writes what is not the caller's; for definer functions that have checked and locked.
 create function private.apply_merge(keep_id uuid, duplicate_id uuid, may_edit boolean)
 returns void
@@ -557,8 +580,10 @@ begin
          failure_count = k.failure_count + v_duplicate.failure_count
    where k.id = v_keep.id;
   if cardinality(v_triggers) > 0 then
+    perform set_config('app.merging', 'on', true);
     update public.knowledge_items k set retrieval_triggers = private.merge_words(k.retrieval_triggers, v_triggers)
      where k.id = v_keep.id;
+    perform set_config('app.merging', '', true);
   end if;
   update public.knowledge_items k set superseded_by = v_keep.id where k.id = v_duplicate.id;
   insert into private.merged_items (duplicate_id, keep_id, merged_by, link_ids, source_relationship_ids,
@@ -628,11 +653,13 @@ begin
          success_count = k.success_count - (v_merged.counters ->> 'success_count')::integer,
          failure_count = k.failure_count - (v_merged.counters ->> 'failure_count')::integer
    where k.id = v_merged.keep_id;
+  perform set_config('app.merging', 'on', true);
   update public.knowledge_items k
      set retrieval_triggers = nullif(array(
            select t.word from unnest(k.retrieval_triggers) with ordinality t (word, place)
             where t.word <> all (v_merged.triggers) order by t.place), '{}')
    where k.id = v_merged.keep_id and k.retrieval_triggers && v_merged.triggers;
+  perform set_config('app.merging', '', true);
   update public.knowledge_duplicates d set status = 'undone', decided_by = auth.uid(), decided_at = now()
    where d.duplicate_id = v_merged.duplicate_id and d.keep_id = v_merged.keep_id and d.status = 'merged';
 end
@@ -724,6 +751,10 @@ begin
   if v_keep.superseded_by is not null or v_keep.validation_status = 'deprecated' then
     perform private.fail('PT409', 'the item to keep is itself deprecated, superseded or merged',
       'keep the item that took its place');
+  end if;
+  if private.is_valid_now(v_duplicate) and not private.is_valid_now(v_keep) then
+    perform private.fail('PT409', 'the item to keep does not hold now, and the duplicate does',
+      'keep the other one, or change valid_from and valid_to first');
   end if;
   if v_duplicate.validation_status in ('validated', 'needs_update')
      and v_keep.validation_status not in ('validated', 'needs_update') then
@@ -910,7 +941,7 @@ comment on function public.unmerge_knowledge(uuid) is
 
 revoke execute on function
   private.prepare_duplicate(), private.folded_text_hash(text, text), private.word_overlap(text, text, text),
-  private.same_texts(uuid[]), private.record_kinds(uuid[]), private.record_tallies(text),
+  private.same_texts(uuid[]), private.record_kinds(uuid[]), private.record_tallies(text), private.keep_status_in_merge(),
   private.write_tallies(text, uuid, jsonb, integer), private.apply_merge(uuid, uuid, boolean),
   private.revert_merge(uuid), private.lock_pair(uuid, uuid), private.write_merge(uuid, uuid),
   private.merge_report(uuid, text, text), private.reject_duplicate(uuid), private.write_unmerge(uuid),

@@ -136,6 +136,7 @@ begin
         join public.knowledge_items k on k.id = d.knowledge_id
        where d.workspace_id = brief_candidates.workspace_id and d.final_understanding is not null
          and k.validation_status <> 'deprecated' and k.superseded_by is null
+         and (k.validation_status <> 'pending' or k.owner_id = v_user)
          and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())
          and (brief_candidates.project_context is null or d.project_context is null
               or d.project_context = brief_candidates.project_context)
@@ -158,6 +159,7 @@ begin
         join public.knowledge_items k on k.id = g.knowledge_id
        where g.workspace_id = brief_candidates.workspace_id and g.working_solution is null
          and k.validation_status <> 'deprecated' and k.superseded_by is null
+         and (k.validation_status <> 'pending' or k.owner_id = v_user)
          and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())
          and (brief_candidates.project_context is null or g.project_context is null
               or g.project_context = brief_candidates.project_context)

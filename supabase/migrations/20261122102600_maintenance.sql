@@ -311,7 +311,7 @@ begin
   select count(*) into v_busy
     from public.ai_sessions s
    where s.id >= v_from and s.id < v_to
-     and (s.end_time > now() - interval '7 days' or exists (
+     and (s.start_time > now() - interval '7 days' or s.end_time > now() - interval '7 days' or exists (
        select from public.session_knowledge_links l
         where l.session_id = s.id and l.interaction_timestamp > now() - interval '7 days'));
   if v_busy > 0 then

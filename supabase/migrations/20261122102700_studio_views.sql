@@ -77,7 +77,7 @@ create view public.decision_overview with (security_invoker = true) as
          date_trunc('second', now() - d.created_at) as age,
          coalesce(d.evolution_stages -> -1 -> 'is_proposal' = 'true', false) as latest_is_proposal,
          d.decision_rationale, d.lessons_learned,
-         k.validation_status <> 'deprecated' and k.superseded_by is null as is_in_force, k.validation_status
+         k.validation_status <> 'deprecated' and k.superseded_by is null and private.is_valid_now(k) as is_in_force, k.validation_status
     from public.decision_evolution d
     join public.knowledge_items k on k.id = d.knowledge_id
    order by latest_stage_at desc nulls last, d.id;
@@ -95,7 +95,7 @@ comment on column public.decision_overview.age is 'How long ago its first stage 
 comment on column public.decision_overview.latest_is_proposal is 'Whether the latest stage only proposes: it was recorded by somebody who may not edit the decision.';
 comment on column public.decision_overview.decision_rationale is 'Why.';
 comment on column public.decision_overview.lessons_learned is 'What was learned.';
-comment on column public.decision_overview.is_in_force is 'Whether it is neither deprecated nor superseded.';
+comment on column public.decision_overview.is_in_force is 'Whether it is neither deprecated nor superseded, and valid now.';
 comment on column public.decision_overview.validation_status is 'Its item''s status.';
 
 create view public.unused_knowledge with (security_invoker = true) as

@@ -198,16 +198,16 @@ comment on function private.note_changed_item() is 'Trigger: one event for a cha
 -- Beside the columns that matter those whose change can change the status by way of knowledge_items_prepare.
 create trigger knowledge_items_write_events_updated
   after update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
-    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by, text_search_config
   on public.knowledge_items
   for each row
   when ((old.title, old.content, old.knowledge_type, old.category, old.subcategory, old.context_data,
          old.importance_score, old.retrieval_triggers, old.project_context, old.valid_from, old.valid_to,
-         old.validation_status, old.validated_at, old.superseded_by)
+         old.validation_status, old.validated_at, old.superseded_by, old.text_search_config)
         is distinct from
         (new.title, new.content, new.knowledge_type, new.category, new.subcategory, new.context_data,
          new.importance_score, new.retrieval_triggers, new.project_context, new.valid_from, new.valid_to,
-         new.validation_status, new.validated_at, new.superseded_by))
+         new.validation_status, new.validated_at, new.superseded_by, new.text_search_config))
   execute function private.note_changed_item();
 
 -- definer for the same reason. An item comes before the companion that says what it is rendered from.

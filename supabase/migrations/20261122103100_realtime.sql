@@ -34,7 +34,7 @@ comment on function public.notify_knowledge_update() is
 
 create trigger knowledge_update_trigger
   after insert or update of title, content, knowledge_type, category, subcategory, context_data, importance_score,
-    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by
+    retrieval_triggers, project_context, valid_from, valid_to, validation_status, superseded_by, text_search_config
   on public.knowledge_items
   for each row execute function public.notify_knowledge_update();
 

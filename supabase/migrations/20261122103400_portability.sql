@@ -130,6 +130,7 @@ begin
              'exported_by', auth.uid(), 'with_embeddings', export_header.with_embeddings,
              'workspace', jsonb_build_object('id', w.id, 'name', w.name, 'description', w.description,
                'is_personal', w.personal_owner_id is not null, 'text_search_config', w.text_search_config,
+               'retrieval_weights', w.retrieval_weights,
                'embedding_model', w.embedding_model, 'created_at', w.created_at),
              'members', (select coalesce(jsonb_agg(jsonb_build_object('user_id', m.user_id, 'role', m.role) order by m.user_id), '[]')
                            from public.workspace_members m where m.workspace_id = w.id),
@@ -333,6 +334,9 @@ begin
            retrieval_triggers = v_new.retrieval_triggers, project_context = v_new.project_context,
            valid_from = v_new.valid_from, valid_to = v_new.valid_to
      where k.id = v_item.id;
+    if not found then
+      perform private.fail('PT404', 'no such knowledge item', 'it was erased meanwhile, or is not yours to edit any more');
+    end if;
   exception when unique_violation then
     perform private.fail('PT409', 'an item of this author''s says exactly this already', 'deprecate one of the two');
   end;
@@ -477,6 +481,14 @@ create trigger knowledge_items_keep_imported_id before insert on public.knowledg
   for each row when (coalesce(current_setting('app.imported_item', true), '') <> '')
   execute function private.keep_imported_id();
 
+create function private.is_dated(moment timestamptz)
+returns boolean
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select $1 between '0002-01-01Z' and '9998-12-31Z' $$;
+comment on function private.is_dated(timestamptz) is 'Whether every language has a date for a moment: it is finite, and its year has four digits.';
+
 create function private.check_imported(body jsonb)
 returns void
 language plpgsql
@@ -489,9 +501,18 @@ begin
   if exists (select from jsonb_each(body) b
               where b.key in ('access_count', 'rating_sum', 'rating_count', 'success_count', 'failure_count', 'usage_count',
                       'frequency_encountered', 'pattern_frequency', 'effectiveness_sum', 'effectiveness_count',
-                      'applied_count', 'applied_successfully', 'times_observed', 'session_position')
-                and case jsonb_typeof(b.value) when 'number' then b.value::numeric > 1000000000 end) then
+                      'applied_count', 'applied_successfully', 'times_observed', 'session_position',
+                      'knowledge_items_accessed', 'knowledge_items_created', 'breakthrough_moments')
+                and case when jsonb_typeof(b.value) in ('number', 'string') and pg_input_is_valid(b.value #>> '{}', 'numeric')
+                      then (b.value #>> '{}')::numeric > 1000000000 end) then
     perform private.fail('PT400', 'a counter beyond 1000000000 counts nothing');
+  end if;
+  if exists (select from jsonb_each_text(body) b
+              where b.key in ('created_at', 'updated_at', 'last_accessed', 'last_used', 'last_observed', 'last_encountered',
+                      'validated_at', 'changed_at', 'decided_at', 'merged_at', 'start_time', 'end_time',
+                      'interaction_timestamp', 'test_executed_at')
+                and case when pg_input_is_valid(b.value, 'timestamptz') then not private.is_dated(b.value::timestamptz) end) then
+    perform private.fail('PT400', 'a time that is no time of anything that happened');
   end if;
   -- What functions append to, and check as they do.
   for v_list in
@@ -506,7 +527,7 @@ begin
        where jsonb_typeof(e.entry) <> 'object'
           or (v_list.text is not null and jsonb_typeof(e.entry -> v_list.text) is distinct from 'string')
           or case when pg_input_is_valid(coalesce(e.entry ->> 'at', ''), 'timestamptz')
-               then (e.entry ->> 'at')::timestamptz not between '0002-01-01Z' and '9998-12-31Z' else true end
+               then not private.is_dated((e.entry ->> 'at')::timestamptz) else true end
           or not pg_input_is_valid(coalesce(e.entry ->> 'stage', '1'), 'integer')
           or not pg_input_is_valid(coalesce(e.entry ->> 'session', gen_random_uuid()::text), 'uuid')
           or (v_list.list = 'attempted_solutions' and coalesce(e.entry ->> 'outcome', '') not in ('worked', 'failed', 'partial'))
@@ -783,7 +804,7 @@ begin
     update public.technical_gotchas g set related_gotchas = v_gotchas where g.knowledge_id = target_id;
   end if;
 
-  perform private.refuse_credential_in(string_agg(x.entry ->> 'note', e'\n'))
+  perform private.check_imported(x.entry), private.refuse_credential_in(x.entry ->> 'note')
     from jsonb_array_elements(line -> 'entries') x (entry);
   delete from public.knowledge_status_history h where h.knowledge_id = target_id;
   insert into public.knowledge_status_history (knowledge_id, change, from_status, to_status, superseded_by,
@@ -834,12 +855,19 @@ begin
   if v_source is null or jsonb_typeof(v_body) is distinct from 'object' then
     perform private.fail('PT400', format('a %s has an id and an object of that name', v_kind));
   end if;
+  perform private.check_imported(v_body);
   v_session := private.import_session_of(context, coalesce(v_body ->> 'session_id', v_body ->> 'discovered_in_session')::uuid);
   -- Rows of this workspace only: an id that is taken elsewhere is answered like one that is free.
+  -- And such only as the caller may see: of others the answer must not tell that they are there.
   execute format(case v_kind
-      when 'link' then 'select r.id from public.%I r join public.knowledge_items k on k.id = r.knowledge_id and k.workspace_id = $3 where r.id in ($1, $2) limit 1'
+      when 'link' then 'select r.id from public.%I r join public.knowledge_items k on k.id = r.knowledge_id and k.workspace_id = $3
+        where r.id in ($1, $2) and ($4 or r.owner_id = $5) limit 1'
+      when 'relationship' then 'select r.id from public.%I r where r.id in ($1, $2) and r.workspace_id = $3
+        and ($4 or (select count(*) = 2 from private.visible_items(array[r.source_knowledge_id, r.target_knowledge_id]))) limit 1'
+      when 'duplicate' then 'select r.id from public.%I r where r.id in ($1, $2) and r.workspace_id = $3
+        and ($4 or (select count(*) = 2 from private.visible_items(array[r.keep_id, r.duplicate_id]))) limit 1'
       else 'select r.id from public.%I r where r.id in ($1, $2) and r.workspace_id = $3 limit 1' end, v_table)
-    into target_id using v_source, v_derived, (context).workspace_id;
+    into target_id using v_source, v_derived, (context).workspace_id, v_full, (context).user_id;
   if target_id is not null then
     outcome := 'unchanged';
     return;
@@ -1031,6 +1059,16 @@ begin
     array(select r.id from public.knowledge_relationships r where r.id = any (v_sources) and r.source_knowledge_id = v_keep order by r.id),
     array(select r.id from public.knowledge_relationships r where r.id = any (v_sources) and r.target_knowledge_id = v_keep order by r.id),
     v_merge.triggers, v_merge.counters, v_merge.record, v_merge.merged_at);
+  -- An erasure must be able to take it back: that is tried.
+  begin
+    perform private.revert_merge(target_id);
+    raise sqlstate 'KP000';
+  exception
+    when sqlstate 'KP000' then
+      null;
+    when integrity_constraint_violation or data_exception then
+      perform private.fail('PT400', 'what it says the merge moved is not there to be taken back');
+  end;
   outcome := 'created';
 end
 $$;
@@ -1058,8 +1096,14 @@ begin
     reason := 'whose session it was has no account here';
     return;
   end if;
+  perform private.check_imported(line -> 'session');
   if v_session.start_time > now() + interval '1 hour' then
     perform private.fail('PT400', 'the session begins in the future');
+  end if;
+  if (context).is_trusted and exists (select from private.archived_sessions a where a.session_id = v_source) then
+    outcome := 'skipped';
+    reason := 'it is in the archive of this deployment: restore_sessions brings it back';
+    return;
   end if;
   target_id := case
     when (context).is_trusted and not exists (select from public.ai_sessions s where s.id = v_source) then v_source
@@ -1119,7 +1163,8 @@ begin
   if jsonb_typeof(v_context.people) <> 'object' then
     perform private.fail('PT400', 'people is an object of ids in the file to ids here');
   end if;
-  perform set_config('app.allow_credentials', case when import_lines.allow_credentials then 'on' else '' end, true);
+  perform set_config('app.allow_credentials', case when import_lines.allow_credentials then 'on' else '' end, true),
+    set_config('app.imported_item', '', true), set_config('app.decision_stage', '', true);  -- the caller's count for nothing
 
   begin
     for v_index in 1 .. coalesce(cardinality(import_lines.lines), 0) loop
@@ -1219,9 +1264,11 @@ begin
         cross join lateral private.import_person(v_context, (m ->> 'user_id')::uuid) p (id)
        where p.id is not null and not exists (select from public.workspaces w where w.personal_owner_id = p.id) limit 1;
     end if;
-    insert into public.workspaces (id, name, description, personal_owner_id, text_search_config, embedding_model, created_at)
+    insert into public.workspaces (id, name, description, personal_owner_id, text_search_config, retrieval_weights,
+      embedding_model, created_at)
     values (v_id, header -> 'workspace' ->> 'name', header -> 'workspace' ->> 'description', v_owner,
       coalesce(header -> 'workspace' ->> 'text_search_config', 'pg_catalog.english'),
+      coalesce(header -> 'workspace' -> 'retrieval_weights', '{}'),
       (select m.name from public.embedding_models m where m.name = header -> 'workspace' ->> 'embedding_model'),
       coalesce((header -> 'workspace' ->> 'created_at')::timestamptz, now()));
     insert into public.workspace_members (workspace_id, user_id, role)
@@ -1251,7 +1298,7 @@ revoke execute on function
   private.import_person(private.import_context, uuid), private.import_derived_id(private.import_context, uuid),
   private.import_session_id(private.import_context, uuid), private.import_session_of(private.import_context, uuid),
   private.import_item_of(private.import_context, uuid), private.import_items_of(private.import_context, uuid[]),
-  private.check_imported(jsonb), private.import_item(private.import_context, jsonb), private.import_history(private.import_context, jsonb),
+  private.is_dated(timestamptz), private.check_imported(jsonb), private.import_item(private.import_context, jsonb), private.import_history(private.import_context, jsonb),
   private.import_reference(private.import_context, jsonb), private.import_retrieved(private.import_context, jsonb),
   private.import_merge(private.import_context, jsonb), private.import_session(private.import_context, jsonb),
   private.imported_item(), private.keep_imported_id(),

@@ -155,12 +155,12 @@ begin
     select i.namespace, i.key, private.store_title(i.namespace, i.key) as title, i.value,
            coalesce(nullif(btrim(i.content), ''), private.store_title(i.namespace, i.key)) as content,
            i.is_indexed, i.content_embedding::extensions.vector as content_embedding, i.embedding_model
-      from (select private.store_namespace(e.item -> 'namespace') as namespace, e.item ->> 'key' as key,
+      from (select e.place, private.store_namespace(e.item -> 'namespace') as namespace, e.item ->> 'key' as key,
                    nullif(e.item -> 'value', 'null') as value, e.item ->> 'content' as content,
                    coalesce((e.item ->> 'is_indexed')::boolean, true) as is_indexed,
                    e.item ->> 'content_embedding' as content_embedding, e.item ->> 'embedding_model' as embedding_model
-              from jsonb_array_elements(put_store_items.items) e (item)) i
-     order by 3
+              from jsonb_array_elements(put_store_items.items) with ordinality e (item, place)) i
+     order by 3, i.place  -- of one key the last word counts
   loop
     if coalesce(v_put.key, '') = '' or cardinality(v_put.namespace) = 0 then
       perform private.fail('PT400', 'an item of the store has a namespace and a key');
@@ -263,7 +263,7 @@ as $$
   select s.id, s.namespace, s.key, s.value, s.created_at, s.updated_at, s.score
     from stored s
    order by s.score desc nulls last, s.updated_at desc, s.id
-   limit least(greatest(search_store_items.max_results, 0), 1000) offset greatest(search_store_items.skip, 0)
+   limit least(greatest(coalesce(search_store_items.max_results, 10), 0), 1000) offset greatest(search_store_items.skip, 0)
 $$;
 comment on function public.search_store_items(text[], jsonb, text, extensions.vector, text, integer, integer) is
   'The items of the caller''s store below a namespace, with members as the filter says, the nearest to the question first, else the latest written. An item without a vector of the same model is compared by its words. Every item below the namespace is looked at: a store is not for hundreds of thousands.';

@@ -209,6 +209,28 @@ def test_the_story_of_a_decision(team: Team) -> None:
     assert after == ranked[::-1]
 
 
+def test_a_vector_alone_finds_a_decision_and_what_ended_is_not_in_force(team: Team) -> None:
+    vectors = {"Index": [1.0, *[0.0] * 383], "Port": [0.0, 1.0, *[0.0] * 382]}
+    for topic, vector in vectors.items():
+        [made] = team.author.rpc(
+            "record_decision_stage", decision_topic=topic, understanding=f"{topic} is so."
+        )
+        team.author.sql(
+            "update public.knowledge_items set content_embedding = %s::extensions.vector,"
+            " embedding_model = 'all-MiniLM-L6-v2' where id = %s",
+            str(vector),
+            made["knowledge_id"],
+        )
+    found = team.author.rpc("decision_history", topic_embedding=str(vectors["Port"]))
+    assert [row["decision_topic"] for row in found] == ["Port"]
+    assert found[0]["is_in_force"]
+    team.author.sql(
+        "update public.knowledge_items set valid_to = '2020-01-01' where id = %s", found[0]["knowledge_id"]
+    )
+    force = {row["decision_topic"]: row["is_in_force"] for row in team.author.rpc("decision_history")}
+    assert force == {"Index": True, "Port": False}
+
+
 def test_stages_at_once_are_all_kept(team: Team) -> None:
     """Eight writers, twenty decisions: half of them of the writers' own, half shared by the workspace."""
     topics = [f"topic {i}" for i in range(20)]

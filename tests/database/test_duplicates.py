@@ -371,7 +371,7 @@ def test_a_merge_loses_nothing_and_is_undone_exactly(team: Team) -> None:
     )
     assert row == {"superseded_by": keep, "content": "restart the gateway!"}, "readable, as history"
     near = team.reader.rpc("knowledge_neighborhood", knowledge_id=keep, max_depth=1)
-    assert {row["knowledge_id"] for row in near} == {keep, duplicate, third, needed}
+    assert {row["knowledge_id"] for row in near} == {keep, third, needed}
     for kind, there in (("enhances", keep), ("builds_upon", keep), ("depends_on", duplicate)):
         ends = team.author.sql(
             "select source_knowledge_id as s, target_knowledge_id as t from public.knowledge_relationships"
@@ -569,6 +569,39 @@ def test_what_is_erased_takes_its_part_of_a_merge_along(team: Team) -> None:
     team.maintainer.rpc("forget_knowledge", knowledge_id=duplicate)
     assert state(team.world, keep) == before
     assert team.reader.rpc("search_knowledge", query_text="zanzibar") == []
+
+
+def test_the_author_of_a_merged_item_takes_nothing_from_the_workspace(team: Team) -> None:
+    keep = team.maintainer.record("keep", retrieval_triggers=["kept"])
+    team.maintainer.rpc("validate_knowledge", knowledge_id=keep)
+    middle = shared(team, "middle", retrieval_triggers=["middle"])
+    duplicate = team.colleague.record("zanzibar", retrieval_triggers=["zanzibar"])
+    team.maintainer.rpc("validate_knowledge", knowledge_id=duplicate)
+    before = state(team.world, keep)
+    merge(team.maintainer, middle, duplicate)
+    merge(team.maintainer, keep, middle)
+    status = "select validation_status from public.knowledge_items where id = %s"
+    team.colleague.rpc("forget_knowledge", knowledge_id=duplicate)
+    assert team.reader.value(status, keep) == "validated"
+    team.author.rpc("forget_knowledge", knowledge_id=middle)
+    assert team.reader.value(status, keep) == "validated"
+    assert state(team.world, keep) == before
+    # The setting that spares it is the merge's, not a caller's.
+    item = shared(team, "edited", retrieval_triggers=["one"])
+    with team.author.transaction() as cursor:
+        cursor.execute("select set_config('app.merging', 'on', true)")
+        cursor.execute(
+            "update public.knowledge_items set retrieval_triggers = '{other}' where id = %s", (item,)
+        )
+    assert team.author.value(status, item) == "pending"
+
+
+def test_nothing_is_merged_into_what_does_not_hold(team: Team) -> None:
+    keep, duplicate = shared(team, "keep", valid_to="2100-01-01"), shared(team, "duplicate")
+    team.maintainer.sql("update public.knowledge_items set valid_to = '2020-01-01' where id = %s", keep)
+    with refused("PT409", "does not hold now"):
+        merge(team.maintainer, keep, duplicate)
+    assert merge(team.maintainer, duplicate, keep)["outcome"] == "merged"
 
 
 def test_erasing_what_was_kept_gives_the_duplicate_back_whole(team: Team) -> None:

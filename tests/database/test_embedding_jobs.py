@@ -134,6 +134,44 @@ def test_a_model_becomes_the_default_at_once_only_where_nothing_is_lost(world: W
     assert (again["is_default"], again["query_prefix"]) == (True, "q: ")
 
 
+def test_registering_again_changes_only_what_is_said(world: World) -> None:
+    service = world.service()
+    service.rpc(
+        "register_embedding_model",
+        name="e5",
+        dimensions=3,
+        query_prefix="query: ",
+        document_prefix="passage: ",
+    )
+    [again] = service.rpc("register_embedding_model", name="e5", dimensions=3, similarity_threshold=0.5)
+    assert (again["similarity_threshold"], again["query_prefix"], again["document_prefix"]) == (
+        0.5,
+        "query: ",
+        "passage: ",
+    )
+    [again] = service.rpc("register_embedding_model", name="e5", dimensions=3, query_prefix="")
+    assert (again["query_prefix"], again["document_prefix"]) == ("", "passage: ")
+
+
+def test_a_workspace_that_gets_another_model_is_embedded_anew(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    item = ana.record("Ports", "The origin is 54321.", content_embedding=vector(AXIS))
+    service.rpc("register_embedding_model", name="other", dimensions=3)
+    service.sql("update public.workspaces set embedding_model = 'other' where true")
+    [job] = service.rpc("claim_embedding_jobs", embedding_models=["other"])
+    assert (job["knowledge_id"], job["embedding_model"]) == (item, "other")
+    stored = {
+        "knowledge_id": str(item),
+        "embedding_model": "other",
+        "content_hash": job["content_hash"],
+        "embedding": "[1,0,0]",
+    }
+    assert service.rpc("store_embeddings", embeddings=[stored])[0]["outcome"] == "stored"
+    [found] = ana.rpc("find_similar_knowledge", query_embedding="[1,0,0]")
+    assert found["id"] == item
+    assert service.rpc("claim_embedding_jobs") == []
+
+
 def test_vectors_of_384_to_3072_dimensions(world: World) -> None:
     ana, service = world.sign_up("ana"), world.service()
     for dimensions in (384, 768, 1536, 3072):

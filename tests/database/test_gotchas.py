@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -346,6 +347,22 @@ def test_the_story_of_a_gotcha(team: Team) -> None:
     )
     assert exact["exact_match"]
     assert exact["gotcha_id"] == first["gotcha_id"]
+
+
+def test_who_is_removed_while_waiting_records_nothing(team: Team) -> None:
+    [known] = team.author.rpc("record_gotcha", problem_description="It leaks")
+    with ThreadPoolExecutor() as pool:
+        with team.maintainer.transaction() as cursor:
+            cursor.execute(
+                "update public.knowledge_items set importance_score = 60 where id = %s",
+                (known["knowledge_id"],),
+            )
+            assert team.author.connection
+            met = pool.submit(team.author.rpc, "record_gotcha", problem_description="It leaks")
+            team.world.wait_until_blocked(team.author)
+            team.world.superuser("delete from public.workspace_members where user_id = %s", team.author.id)
+        with refused("PT403"):
+            met.result(10)
 
 
 def test_repeats_at_once_lose_nothing(team: Team) -> None:

@@ -136,6 +136,34 @@ def test_what_cannot_take_a_place(team: Team) -> None:
         supersede(team.owner, shared, elsewhere)
 
 
+def test_what_holds_is_not_replaced_by_what_does_not(team: Team) -> None:
+    item, coming = team.shared("now"), team.shared("coming", valid_from="2100-01-01")
+    with refused("PT409", "does not hold now"):
+        team.maintainer.rpc("supersede_knowledge", knowledge_id=item, replacement_id=coming)
+    item = team.author.record("said twice", valid_to="2020-01-01")
+    twin = team.colleague.record("said twice")
+    [done] = team.maintainer.rpc("validate_knowledge", knowledge_id=item)
+    assert done["merged_ids"] == []
+    [done] = team.maintainer.rpc("validate_knowledge", knowledge_id=twin)
+    assert done["merged_ids"] == [item]
+
+
+def test_what_was_erased_meanwhile_is_not_decided_on(team: Team) -> None:
+    for function, arguments in (
+        ("validate_knowledge", {}),
+        ("edit_knowledge", {"changes": {"content": "other"}}),
+    ):
+        item = team.owner.record(f"for {function}")
+        with ThreadPoolExecutor() as pool:
+            with team.owner.transaction() as cursor:
+                call(cursor, "forget_knowledge", knowledge_id=item)
+                assert team.maintainer.connection
+                asked = pool.submit(team.maintainer.rpc, function, knowledge_id=item, **arguments)
+                team.world.wait_until_blocked(team.maintainer)
+            with refused("PT404"):
+                asked.result(10)
+
+
 def test_no_circle_of_supersessions(world: World) -> None:
     ana = world.sign_up("ana")
     a, b, c = (ana.record(title) for title in ("alpha", "beta", "gamma"))
@@ -198,6 +226,20 @@ def test_every_change_of_status_is_written_down(team: Team) -> None:
         ("status", "pending", "validated", "by hand", team.maintainer.id),
     ]
     assert team.stranger.sql("select 1 from public.knowledge_status_history") == []
+
+
+def test_every_column_that_can_end_trust_tells_of_it(team: Team) -> None:
+    item = team.shared("Stemmed")
+    cursor = team.colleague.value("select max(id) from public.knowledge_events")
+    team.author.sql("update public.knowledge_items set text_search_config = 'simple' where id = %s", item)
+    assert not team.colleague.sees(item)
+    [last] = team.author.sql(
+        "select to_status from public.knowledge_status_history where knowledge_id = %s order by id desc limit 1",
+        item,
+    )
+    assert last["to_status"] == "pending"
+    gone = "select what from public.knowledge_events where id > %s and subject_id = %s order by id"
+    assert [row["what"] for row in team.colleague.sql(gone, cursor, item)] == ["gone"]
 
 
 def test_what_is_recorded_as_validated_is_written_down_too(team: Team) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from memories import exported, imported
 from teams import Team
 from world import refused
 
@@ -158,6 +160,17 @@ def test_a_month_in_use_is_not_archived(team: Team, january: Persona) -> None:
     with refused("PT409", "1 sessions of 2026-01 were in use"):
         team.world.service().rpc("archive_sessions", month=MONTH)
     assert len(whole(team.world)["ai_sessions"]) == len(before["ai_sessions"])
+
+
+def test_an_older_export_brings_no_session_back_beside_the_archive(team: Team, january: Persona) -> None:
+    _, lines = exported(team.owner)
+    service = team.world.service().inside(team.id)
+    service.rpc("archive_sessions", month=MONTH)
+    [session] = [line for line in lines if json.loads(line)["id"] == str(january.session)]
+    [row] = imported(service, [session])
+    assert (row["outcome"], "archive" in row["reason"]) == ("skipped", True)
+    service.rpc("restore_sessions", month=MONTH)
+    assert team.world.superuser("select id from public.ai_sessions where id = %s", january.session)
 
 
 def test_a_reference_that_could_not_be_given_back_stops_the_archive(team: Team, january: Persona) -> None:

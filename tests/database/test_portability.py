@@ -244,7 +244,9 @@ def test_the_setting_of_the_import_gives_a_caller_no_id_of_choice(world: World) 
             problem_description="2026-01-01 10:00:00 ERROR: it broke",
             problem_signature="ERROR   2026-01-01 10:00:00: chosen",
         )
-    assert wanted not in (made["knowledge_id"], gotcha["knowledge_id"])
+        [row] = call(cursor, "import_records", lines=[item_line(uuid.uuid4(), title="Imported")])
+    assert row["outcome"] == "created"
+    assert wanted not in (made["knowledge_id"], gotcha["knowledge_id"], row["target_id"])
     assert "2026" not in gotcha["problem_signature"]
 
 
@@ -312,6 +314,7 @@ def test_what_only_functions_append_is_checked_as_they_do(world: World) -> None:
 
     bad = {
         item_line(uuid.uuid4(), access_count=2_000_000_000): "counts nothing",
+        item_line(uuid.uuid4(), session_position="9223372036854775807"): "counts nothing",
         record("gotcha", frequency_encountered=2_000_000_000): "counts nothing",
         record("gotcha", attempted_solutions=[attempt | {"solution": f"use {token}"}]): "GitHub",
         record("gotcha", attempted_solutions=[attempt | {"outcome": "wondrous"}]): "attempted_solutions holds",
@@ -347,6 +350,75 @@ def test_what_only_functions_append_is_checked_as_they_do(world: World) -> None:
         "unchanged": 1,
         "created": 1,
     }
+
+
+def test_an_old_item_spoils_no_search(world: World) -> None:
+    team = Team(world)
+    ancient = item_line(
+        uuid.uuid4(), title="Ancient", content="the shared valve", updated_at="1200-01-01T00:00:00Z"
+    )
+    assert outcomes(imported(team.author, [ancient])) == {"created": 1}
+    for asking in (team.author, team.maintainer):
+        assert [row["title"] for row in asking.rpc("search_knowledge", query_text="shared valve")] == [
+            "Ancient"
+        ]
+    for moment in ("-infinity", "0001-01-01 BC"):
+        line = item_line(uuid.uuid4(), title="No time", created_at=moment)
+        [row] = imported(team.author, [line])
+        assert (row["outcome"], "no time" in row["reason"]) == ("failed", True), row
+
+
+def test_an_id_of_what_is_hidden_is_answered_like_one_of_nothing(world: World) -> None:
+    team = Team(world)
+    one, other = team.maintainer.record("one"), team.maintainer.record("other")
+    [stated] = team.maintainer.rpc(
+        "relate_knowledge", source_knowledge_id=one, target_knowledge_id=other, relationship_type="enhances"
+    )
+    shown = team.shared("shown")
+    session = team.maintainer.start_session("private")
+    session.rpc("rate_knowledge", knowledge_id=shown, effectiveness_rating=9)
+    [link] = world.superuser("select id from session_knowledge_links where knowledge_id = %s and owner_id = %s",
+                             shown, team.maintainer.id)  # fmt: skip
+    bodies: dict[str, dict[str, object]] = {
+        "relationship": {"source_knowledge_id": str(one), "target_knowledge_id": str(other)},
+        "link": {"knowledge_id": str(uuid.uuid4())},
+        "duplicate": {"keep_id": str(one), "duplicate_id": str(other)},
+    }
+    for kind, hidden in (("relationship", stated["relationship_id"]), ("link", link["id"])):
+        answers = [
+            imported(team.author, [json.dumps({"kind": kind, "id": str(known), kind: bodies[kind]})])[0]
+            for known in (hidden, uuid.uuid4())
+        ]
+        assert [answer["outcome"] for answer in answers] == ["failed"] * 2, answers
+        assert answers[0]["reason"] == answers[1]["reason"]
+        assert answers[0]["target_id"] == answers[1]["target_id"]
+        [mine] = imported(
+            team.maintainer, [json.dumps({"kind": kind, "id": str(hidden), kind: bodies[kind]})]
+        )
+        assert mine["outcome"] == "unchanged"
+
+
+def test_a_merge_that_could_not_be_taken_back_is_not_imported(
+    memory: tuple[World, Cast], elsewhere: World
+) -> None:
+    source, _ = memory
+    move_accounts(source, elsewhere)
+    [team] = source.superuser(
+        "select workspace_id from private.merged_items join knowledge_items k on k.id = keep_id"
+    )
+    header, lines = exported(source.service().inside(team["workspace_id"]))
+    service = elsewhere.service()
+    service.rpc("import_workspace", header=header)
+    service = service.inside(team["workspace_id"])
+    merges = [line for line in lines if json.loads(line)["kind"] == "merge"]
+    assert merges
+    imported(service, [line for line in lines if json.loads(line)["kind"] not in ("merge", "test", "result")])
+    for spoilt in ({"counters": {}}, {"counters": {"access_count": 9, "rating_sum": 99, "rating_count": 9,
+                                                   "success_count": 9, "failure_count": 9}}):  # fmt: skip
+        line = json.loads(merges[0])
+        [row] = imported(service, [json.dumps(line | {"merge": line["merge"] | spoilt})])
+        assert (row["outcome"], "taken back" in row["reason"]) == ("failed", True), row
+    assert outcomes(imported(service, merges)) == {"created": len(merges)}
 
 
 def test_history_makes_no_circle_and_waits_for_its_item(world: World) -> None:

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from teams import Team
 from world import call, refused, vector
 
 if TYPE_CHECKING:
     from world import World
+
+
+@pytest.fixture
+def team(world: World) -> Team:
+    return Team(world)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +115,38 @@ def test_a_text_that_is_erased_while_it_is_looked_up_is_recorded(world: World) -
         rows = written.result(10)
     assert [(row["item_index"], row["outcome"]) for row in rows] == [(0, "created"), (1, "duplicate")]
     assert all(ben.inside(team).sees(row["knowledge_id"]) for row in rows)
+
+
+def test_what_had_ended_holds_again_when_it_is_recorded_again(team: Team) -> None:
+    mine = team.author.record("Port", "The port is 54321.", valid_to="2020-01-01")
+    theirs = team.shared("Host", "The host is atlas.", valid_to="2020-01-01")
+    items: list[object] = [
+        {"title": "Port", "content": "The port is 54321.", "valid_to": "2100-01-01"},
+        {"title": "Host", "content": "The host is atlas."},
+    ]
+    rows = team.author.rpc("record_knowledge_batch", items=items)
+    assert [(row["knowledge_id"], row["outcome"]) for row in rows] == [
+        (mine, "duplicate"),
+        (theirs, "duplicate"),
+    ]
+    assert rows[1]["validation_status"] == "pending", "its author is no maintainer"
+    for question in ("port", "host"):
+        assert team.author.rpc("search_knowledge", query_text=question)
+    assert (
+        team.author.value("select valid_to::date::text from knowledge_items where id = %s", mine)
+        == "2100-01-01"
+    )
+    # What is recorded of a time that is over stays over.
+    old = team.author.record("Old", "Was so.", valid_to="2020-01-01")
+    assert team.author.record("Old", "Was so.", valid_to="2021-01-01") == old
+    assert (
+        team.author.value("select valid_to::date::text from knowledge_items where id = %s", old)
+        == "2020-01-01"
+    )
+    # Somebody else's that has ended is theirs.
+    ended = team.shared("Ended", "Somebody said so.", valid_to="2020-01-01")
+    [row] = team.colleague.rpc("record_knowledge", title="Ended", content="Somebody said so.")
+    assert (row["outcome"], row["knowledge_id"] == ended) == ("created", False)
 
 
 def test_batches_in_opposite_orders_do_not_deadlock(world: World) -> None:

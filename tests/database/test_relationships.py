@@ -6,6 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from teams import NOBODY, Team
@@ -523,6 +524,46 @@ def test_a_neighbourhood_comes_nearest_first_with_its_paths(world: World) -> Non
     ):
         with refused("PT400"):
             ana.rpc("knowledge_neighborhood", knowledge_id=a, **wrong)
+
+
+def test_the_graph_tells_what_is_in_force(world: World) -> None:
+    ana = world.sign_up("ana")
+    start, middle, end, later = (ana.record(title) for title in ("start", "middle", "end", "later"))
+    for one, other in ((start, middle), (middle, end), (start, later)):
+        ana.rpc(
+            "relate_knowledge",
+            source_knowledge_id=one,
+            target_knowledge_id=other,
+            relationship_type="enhances",
+        )
+    ana.sql("update public.knowledge_items set valid_from = '2100-01-01' where id = %s", later)
+    ana.rpc("validate_knowledge", knowledge_id=middle, validation_status="deprecated")
+    near = ana.rpc("knowledge_neighborhood", knowledge_id=start, max_depth=3)
+    assert [row["title"] for row in near] == ["start"]
+    [graph] = ana.rpc("knowledge_graph")
+    assert {item["title"] for item in graph["items"]} == {"start", "end"}
+    from_middle = ana.rpc("knowledge_neighborhood", knowledge_id=middle)
+    assert {row["title"] for row in from_middle} == {"middle", "end", "start"}, "it was asked for"
+
+
+@pytest.mark.parametrize("function", ["start_session", "relate_knowledge"])
+def test_a_transaction_that_will_never_see_the_other_ends(world: World, function: str) -> None:
+    ana = world.sign_up("ana")
+    one, other = ana.record("one"), ana.record("other")
+    arguments: dict[str, object] = {
+        "start_session": {"session_identifier": "monday"},
+        "relate_knowledge": {
+            "source_knowledge_id": one,
+            "target_knowledge_id": other,
+            "relationship_type": "enhances",
+        },
+    }[function]
+    late = ana.inside()
+    late.connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    with refused("40001"), late.transaction() as cursor:
+        cursor.execute("select 1 from public.knowledge_items")
+        ana.rpc(function, **arguments)
+        call(cursor, function, **arguments)
 
 
 def test_a_dense_graph_stays_bounded(world: World) -> None:

@@ -94,6 +94,17 @@ def test_keys_that_differ_in_blanks_hold_different_texts(enter: Enter, world: Wo
     ]
 
 
+def test_of_one_key_in_a_batch_the_last_word_counts(world: World) -> None:
+    ana = world.sign_up("ana")
+    keys = [{"namespace": ["a"], "key": key} for key in "bcd"]
+    items = [keys[turn % 3] | {"value": {"turn": turn}} for turn in range(300)]
+    ana.rpc("put_store_items", items=items)
+    kept = ana.rpc("get_store_items", keys=keys)
+    assert sorted(row["value"]["turn"] for row in kept) == [297, 298, 299]
+    ana.rpc("put_store_items", items=[*items, *[key | {"value": None} for key in keys]])
+    assert ana.rpc("get_store_items", keys=keys) == []
+
+
 def test_what_is_deleted_is_gone(enter: Enter, world: World) -> None:
     ana = world.sign_up("ana")
     store = KnowledgeStore(enter(ana))

@@ -501,8 +501,8 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
         *,
         similarity_threshold: float | None = None,
         is_default: bool = False,
-        query_prefix: str = "",
-        document_prefix: str = "",
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
     ) -> EmbeddingModel:
         """Register an embedding model and make its index, as the service; again: change it.
 
@@ -511,8 +511,8 @@ class AsyncKnowledgeClient(AsyncMemory, AsyncTokenMethods):
             dimensions: length of its vectors, 1 to 4000.
             similarity_threshold: cosine similarity from which two texts count as related.
             is_default: let it serve workspaces that chose none.
-            query_prefix: what goes before a question.
-            document_prefix: what goes before a document.
+            query_prefix: what goes before a question; None: as it is, and nothing for a new model.
+            document_prefix: what goes before a document; likewise.
 
         Raises:
             PermissionDeniedError: the caller is not the service.

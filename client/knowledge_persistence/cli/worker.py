@@ -90,8 +90,12 @@ def register_model(
     default: Annotated[
         bool, typer.Option("--default", help="Let it serve workspaces that chose no model.")
     ] = False,
-    query_prefix: Annotated[str, typer.Option(help="What goes before a question.")] = "",
-    document_prefix: Annotated[str, typer.Option(help="What goes before a document.")] = "",
+    query_prefix: Annotated[
+        str | None, typer.Option(help="What goes before a question; left out: as it is.")
+    ] = None,
+    document_prefix: Annotated[
+        str | None, typer.Option(help="What goes before a document; left out: as it is.")
+    ] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
