@@ -77,11 +77,15 @@ class DatabaseServer:
         self._numbers = itertools.count(1)
 
     @contextmanager
-    def running(self) -> Generator[Self]:
-        """Make the cluster, start it, and stop it after the body."""
+    def running(self, settings: str = "") -> Generator[Self]:
+        """Make the cluster, start it, and stop it after the body.
+
+        Args:
+            settings: more of postgresql.conf; the last word on each counts.
+        """
         self.cluster.create()
         with (self.cluster.directory / "postgresql.conf").open("a") as configuration:
-            configuration.write(_FAST)
+            configuration.write(_FAST + settings)
         log_file = self._directory / "postgres.log"
         with log_file.open("ab") as log:
             process = self.cluster.start(log)

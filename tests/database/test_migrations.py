@@ -12,10 +12,12 @@ import psycopg
 import pytest
 
 from catalog import describe
+from databases import DatabaseServer, short_directory
 from knowledge_persistence.errors import MigrationError, TransportError
 from knowledge_persistence.migrations import apply_migrations, migration_status, split_statements
 from knowledge_persistence.resources import migrations_dir
 from node_tools import run_node_tool
+from world import World
 
 if TYPE_CHECKING:
     import subprocess
@@ -280,6 +282,26 @@ def test_no_files_are_an_error(blank_database: Database, tmp_path: Path) -> None
         apply_migrations(blank_database.dsn(), tmp_path / "missing")
     with pytest.raises(MigrationError, match="no migrations in"):
         apply_migrations(blank_database.dsn(), write(tmp_path / "empty"))
+
+
+def test_a_server_that_has_not_loaded_pgvector_is_migrated_in_any_number_of_runs(tmp_path: Path) -> None:
+    """As hosted Supabase is: pgvector is there, and loaded by the first who uses it."""
+    with short_directory() as directory:
+        server = DatabaseServer(directory)
+        with server.running("shared_preload_libraries = 'pg_stat_statements'\n"):
+            database = server.prepare("bare")
+            for migration in sorted(migrations_dir().glob("*.sql")):
+                shutil.copy(migration, tmp_path)
+                apply_migrations(database.dsn(), tmp_path)
+            world = World(database.dsn)
+            try:
+                world.service().rpc("register_embedding_model", name="short", dimensions=3, is_default=True)
+                ana = world.sign_up("ana")
+                item = ana.record("Ports", "The origin is 54321.", content_embedding="[1,0,0]")
+                [found] = ana.rpc("find_similar_knowledge", query_embedding="[1,0,0]")
+                assert found["id"] == item
+            finally:
+                world.close()
 
 
 @pytest.mark.parametrize("role", ["supabase_admin", "supabase_auth_admin", "authenticator"])
