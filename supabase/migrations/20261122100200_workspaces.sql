@@ -128,6 +128,31 @@ $$;
 comment on function public.my_workspaces() is
   'The caller''s workspaces with the caller''s role in each, the personal one first.';
 
+create function private.require_ownership(workspace_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_role text;
+begin
+  if private.is_trusted() then
+    return;
+  end if;
+  select m.role into v_role
+    from public.workspace_members m
+   where m.workspace_id = require_ownership.workspace_id and m.user_id = auth.uid();
+  if v_role is null then
+    perform private.fail('PT404', 'no such workspace', 'my_workspaces lists yours');
+  elsif v_role <> 'owner' then
+    perform private.fail('PT403', 'only an owner of the workspace may do this');
+  end if;
+end
+$$;
+comment on function private.require_ownership(uuid) is
+  'Refuses whoever is no owner of a workspace; to who is no member of it, it is none.';
+
 -- definer because it locks and reads a workspace before it is known whether the caller may.
 create function private.lock_managed_workspace(workspace_id uuid)
 returns void
@@ -140,23 +165,14 @@ declare
   v_personal uuid;
 begin
   perform private.refuse_agents();
-  if not private.is_trusted() and (
-    auth.uid() is null or not exists (
-      select from public.workspace_members m
-       where m.workspace_id = lock_managed_workspace.workspace_id and m.user_id = auth.uid() and m.role = 'owner')
-  ) then
-    if exists (select from public.workspace_members m
-                where m.workspace_id = lock_managed_workspace.workspace_id and m.user_id = auth.uid()) then
-      perform private.fail('PT403', 'only an owner of the workspace may do this');
-    end if;
-    perform private.fail('PT404', 'no such workspace', 'my_workspaces lists yours');
-  end if;
+  perform private.require_ownership(lock_managed_workspace.workspace_id);
   -- One at a time per workspace, so that two owners can't remove each other at the same moment.
   select w.personal_owner_id into v_personal
     from public.workspaces w where w.id = lock_managed_workspace.workspace_id for no key update;
   if not found then
     perform private.fail('PT404', 'no such workspace', 'my_workspaces lists yours');
   end if;
+  perform private.require_ownership(lock_managed_workspace.workspace_id);  -- still, after waiting
   if v_personal is not null then
     perform private.fail('PT409', 'a personal workspace has one member and can''t be shared or deleted',
       'make a shared one with create_workspace');
@@ -371,6 +387,7 @@ revoke execute on function
   public.create_workspace(text, text), public.my_workspaces(), public.add_workspace_member(uuid, uuid, text),
   public.set_workspace_member_role(uuid, uuid, text), public.remove_workspace_member(uuid, uuid),
   public.delete_workspace(uuid), private.make_workspace(text, text), private.lock_managed_workspace(uuid),
+  private.require_ownership(uuid),
   private.write_member(uuid, uuid, text, boolean), private.keep_an_owner(uuid, uuid, text),
   private.drop_member(uuid, uuid), private.drop_workspace(uuid)
   from public, anon, authenticated, service_role;

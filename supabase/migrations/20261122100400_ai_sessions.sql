@@ -211,6 +211,7 @@ create table private.session_keys (
   session_identifier varchar(200) not null,
   session_id uuid not null,
   last_position bigint not null default 0,
+  resumed_at timestamptz,
   constraint session_keys_pkey primary key (session_id),
   constraint session_keys_identifier_key unique (workspace_id, owner_id, session_identifier),
   constraint session_keys_session_id_fkey foreign key (session_id) references public.ai_sessions (id) on delete cascade
@@ -222,6 +223,7 @@ comment on column private.session_keys.owner_id is 'As in ai_sessions.';
 comment on column private.session_keys.session_identifier is 'As in ai_sessions.';
 comment on column private.session_keys.session_id is 'The session.';
 comment on column private.session_keys.last_position is 'The last session_position given to an item.';
+comment on column private.session_keys.resumed_at is 'When the session was last resumed after its end.';
 revoke all on private.session_keys from public, anon, authenticated, service_role;
 
 -- definer because nobody writes session_keys directly.
@@ -313,6 +315,9 @@ begin
      and (private.is_trusted() or s.owner_id = auth.uid() and exists (
        select from public.workspace_members m where m.workspace_id = s.workspace_id and m.user_id = auth.uid()))
      and (s.end_time is not null or set_session_end.end_time is not null);
+  if found and set_session_end.end_time is null then
+    update private.session_keys k set resumed_at = clock_timestamp() where k.session_id = set_session_end.session_id;
+  end if;
 end
 $$;
 comment on function private.set_session_end(uuid, timestamptz) is 'Ends (or with null reopens) a session of the caller''s, and works out what it was worth.';

@@ -321,6 +321,44 @@ create trigger knowledge_items_prepare_update
   on public.knowledge_items
   for each row execute function private.prepare_knowledge_item();
 
+-- definer because it locks keys of sessions, which are not the caller's to touch. It changes own items only, and those
+-- as an edit of the caller's.
+create function private.renew_validity(workspace_id uuid, content_hashes text[], items jsonb)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_ids uuid[] := array(
+    select k.id from public.knowledge_items k
+     where k.workspace_id = renew_validity.workspace_id and k.content_hash = any (content_hashes)
+       and k.owner_id = auth.uid() and not private.is_valid_now(k));
+begin
+  if cardinality(v_ids) = 0 or renew_validity.workspace_id not in (select private.writable_workspaces()) then
+    return;
+  end if;
+  -- As an edit takes them: items, then the keys of the sessions that their documents are built in; and with these the
+  -- one that what is new is recorded in.
+  perform from public.knowledge_items k where k.id = any (v_ids) order by k.id for no key update;
+  perform from private.session_keys s
+    where s.session_id = private.current_session()
+       or s.session_id in (select k.created_in_session from public.knowledge_items k where k.id = any (v_ids))
+    order by s.session_id for no key update;
+  update public.knowledge_items k set valid_from = n.valid_from, valid_to = n.valid_to
+    from (select distinct on (content_hashes[i.ordinality]) content_hashes[i.ordinality] as content_hash,
+                 (i.item ->> 'valid_from')::timestamptz as valid_from, (i.item ->> 'valid_to')::timestamptz as valid_to
+            from jsonb_array_elements(items) with ordinality i (item, ordinality)
+           order by content_hashes[i.ordinality], i.ordinality) n
+   where k.id = any (v_ids) and k.content_hash = n.content_hash and k.owner_id = auth.uid()
+     and k.validation_status <> 'deprecated' and k.superseded_by is null and not private.is_valid_now(k)
+     and (n.valid_from is null or n.valid_from <= now()) and (n.valid_to is null or n.valid_to > now());
+end
+$$;
+comment on function private.renew_validity(uuid, text[], jsonb) is
+  'Of what the caller has recorded before as valid at another time, lets hold again what is recorded again as valid now.';
+
 create type public.recorded_knowledge as (
   item_index integer, knowledge_id uuid, outcome text, validation_status text, workspace_id uuid,
   created_in_session uuid, session_position bigint
@@ -347,8 +385,6 @@ declare
   v_hashes text[];
   v_created uuid[] := '{}';
   v_recorded public.recorded_knowledge[];
-  v_expired uuid[];
-  v_renewed boolean := false;
   v_attempts integer := 0;
 begin
   if items is null or jsonb_typeof(items) <> 'array' then
@@ -387,14 +423,14 @@ begin
   perform set_config('app.allow_credentials', case when record_knowledge_batch.allow_credentials then 'on' else '' end, true);
 
   select s.project_context into v_project from public.ai_sessions s where s.id = v_session;
-  if v_session is not null then
-    v_position := private.reserve_session_positions(v_session, v_count);
-  end if;
-
   v_hashes := array(
     select private.content_hash(i.item ->> 'title', i.item ->> 'content', coalesce(i.item ->> 'project_context', v_project))
       from jsonb_array_elements(items) with ordinality i (item, ordinality)
      order by i.ordinality);
+  perform private.renew_validity(v_workspace, v_hashes, items);
+  if v_session is not null then
+    v_position := private.reserve_session_positions(v_session, v_count);
+  end if;
 
   -- Existing texts are looked up for the whole batch at once: one lookup each would be at the mercy of the planner
   -- while the table has no statistics. Rows go in sorted by their key, so that two batches with the same texts never
@@ -422,7 +458,7 @@ begin
          select k.content_hash from public.knowledge_items k
           where k.workspace_id = v_workspace and k.content_hash = any (v_hashes)
             and k.validation_status <> 'deprecated' and k.superseded_by is null
-            and (k.owner_id = v_user or k.valid_to is null or k.valid_to > now()))
+            and (k.owner_id = v_user or (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())))
        order by f.content_hash
       on conflict (workspace_id, content_hash, owner_id)
         where validation_status <> 'deprecated' and superseded_by is null do nothing
@@ -444,22 +480,9 @@ begin
     select array_agg(row(r.ordinality - 1, r.id,
              case when r.is_first and r.id = any (v_created) then 'created' else 'duplicate' end,
              r.validation_status, r.workspace_id, r.created_in_session, r.session_position
-           )::public.recorded_knowledge order by r.ordinality),
-           array_agg(r.id) filter (where r.owner_id = v_user and r.valid_to <= now())
-      into v_recorded, v_expired
+           )::public.recorded_knowledge order by r.ordinality)
+      into v_recorded
       from recorded r;
-    -- What the caller had recorded as valid until some day holds again, for as long as is said now.
-    if v_expired is not null and not v_renewed then
-      v_renewed := true;
-      perform from public.knowledge_items k where k.id = any (v_expired) order by k.id for no key update;
-      update public.knowledge_items k set valid_from = f.valid_from, valid_to = f.valid_to
-        from (select distinct on (v_hashes[i.ordinality]) v_hashes[i.ordinality] as content_hash,
-                     (i.item ->> 'valid_from')::timestamptz as valid_from, (i.item ->> 'valid_to')::timestamptz as valid_to
-                from jsonb_array_elements(items) with ordinality i (item, ordinality)
-               order by v_hashes[i.ordinality], i.ordinality) f
-       where k.id = any (v_expired) and k.content_hash = f.content_hash and (f.valid_to is null or f.valid_to > now());
-      continue;
-    end if;
     exit when cardinality(v_recorded) = v_count;
     -- Between the two somebody erased, or took out of the caller's sight, what had been said already: once more.
     v_attempts := v_attempts + 1;
@@ -472,7 +495,7 @@ begin
 end
 $$;
 comment on function public.record_knowledge_batch(jsonb, boolean) is
-  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to, text_search_config. Idempotent: a text that is there already is answered as a duplicate; one of the caller''s own that has expired gets the validity that is given now. Text that looks like a credential is refused (PT451) unless allow_credentials.';
+  'Records up to 1000 items, all or none. Each is an object with title, content and optionally knowledge_type, category, subcategory, context_data, importance_score, retrieval_triggers, project_context, content_embedding, embedding_model, valid_from, valid_to, text_search_config. Idempotent: a text that is there already is answered as a duplicate; one of the caller''s own that does not hold now gets the validity that is given, where that does. Text that looks like a credential is refused (PT451) unless allow_credentials.';
 
 create function public.record_knowledge(
   title text, content text, knowledge_type text default 'factual', category text default 'general',
@@ -499,12 +522,12 @@ comment on function public.record_knowledge(text, text, text, text, text, jsonb,
 
 revoke execute on function
   private.content_hash(text, text, text), private.embedding_text(text, text), private.prepare_knowledge_item(),
-  private.is_valid_now(public.knowledge_items),
+  private.is_valid_now(public.knowledge_items), private.renew_validity(uuid, text[], jsonb),
   public.record_knowledge_batch(jsonb, boolean),
   public.record_knowledge(text, text, text, text, text, jsonb, integer, text[], text, extensions.vector, text, timestamptz, timestamptz, boolean, text)
   from public, anon, authenticated, service_role;
 grant execute on function private.content_hash(text, text, text), private.embedding_text(text, text),
-  private.is_valid_now(public.knowledge_items)
+  private.is_valid_now(public.knowledge_items), private.renew_validity(uuid, text[], jsonb)
   to authenticated, service_role;
 grant execute on function
   public.record_knowledge_batch(jsonb, boolean),

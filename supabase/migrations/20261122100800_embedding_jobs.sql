@@ -109,11 +109,23 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_model text := coalesce(new.embedding_model, (select m.name from public.embedding_models m where m.is_default));
+  v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
 begin
+  -- A switch is for those who chose no model.
+  if new.embedding_model is not null then
+    delete from private.embedding_jobs j using public.knowledge_items k
+     where k.workspace_id = new.id and j.knowledge_id = k.id and j.for_switch;
+    delete from private.next_embeddings n using public.knowledge_items k
+     where k.workspace_id = new.id and n.knowledge_id = k.id;
+  end if;
   insert into private.embedding_jobs (knowledge_id, for_switch)
   select k.id, false from public.knowledge_items k
    where k.workspace_id = new.id and v_model is not null and k.embedding_model is distinct from v_model
-   order by 1
+  union all
+  select k.id, true from public.knowledge_items k
+   where k.workspace_id = new.id and new.embedding_model is null and v_next is not null
+     and k.embedding_model is distinct from v_next
+   order by 1, 2
   on conflict (knowledge_id, for_switch) do update set available_at = now(), attempts = 0, last_error = null;
   if found then
     perform pg_notify('knowledge_embeddings', '');

@@ -183,7 +183,7 @@ comment on function public.embedding_switch_status() is
 -- definer because the registry and the jobs are not the caller's to write.
 create function public.begin_embedding_switch(
   embedding_model text, dimensions integer default null, similarity_threshold double precision default null,
-  query_prefix text default '', document_prefix text default ''
+  query_prefix text default null, document_prefix text default null
 )
 returns setof public.embedding_switch_report
 language plpgsql
@@ -221,8 +221,8 @@ begin
     -- Without its index: building that now would block writes, and filling it row by row is slower than building it.
     insert into public.embedding_models (name, dimensions, similarity_threshold, query_prefix, document_prefix)
     values (begin_embedding_switch.embedding_model, begin_embedding_switch.dimensions,
-      coalesce(begin_embedding_switch.similarity_threshold, 0.3), begin_embedding_switch.query_prefix,
-      begin_embedding_switch.document_prefix);
+      coalesce(begin_embedding_switch.similarity_threshold, 0.3), coalesce(begin_embedding_switch.query_prefix, ''),
+      coalesce(begin_embedding_switch.document_prefix, ''));
   elsif v_model.dimensions <> begin_embedding_switch.dimensions then
     perform private.fail('PT409', format('%s is registered with %s dimensions', v_model.name, v_model.dimensions),
       'register the other size under a name of its own: vectors of two sizes are never compared');
@@ -326,9 +326,12 @@ begin
   perform from public.knowledge_items k where k.id = any (v_ids) order by k.id for no key update;
   update public.knowledge_items k set content_embedding = n.embedding, embedding_model = n.embedding_model
     from private.next_embeddings n
-   where n.knowledge_id = any (v_ids) and k.id = n.knowledge_id and n.embedding_model = v_switch.to_model;
+   where n.knowledge_id = any (v_ids) and k.id = n.knowledge_id and n.embedding_model = v_switch.to_model
+     and exists (select from public.workspaces w where w.id = k.workspace_id and w.embedding_model is null);
   delete from private.embedding_jobs j
-   using private.next_embeddings n where n.knowledge_id = any (v_ids) and j.knowledge_id = n.knowledge_id;
+   using private.next_embeddings n, public.knowledge_items k, public.workspaces w
+   where n.knowledge_id = any (v_ids) and j.knowledge_id = n.knowledge_id and k.id = n.knowledge_id
+     and w.id = k.workspace_id and (w.embedding_model is null or j.for_switch);
   delete from private.next_embeddings n where n.knowledge_id = any (v_ids);
   if cardinality(v_ids) = 0 then
     -- What could not be embedded, or came in with a vector of the old model: from now on it waits like a new text.

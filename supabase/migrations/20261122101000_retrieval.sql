@@ -623,8 +623,8 @@ as $fragment$
                -- Trust, importance and age move a result by a few percent each: they settle near ties, never relevance.
                case k.validation_status when 'validated' then 1.05 when 'needs_update' then 0.95
                                         when 'deprecated' then 0.8 else 1 end::double precision
-               * (1 + 0.05 * ((k.rating_sum + 11)::double precision / (k.rating_count + 2) - 5.5) / 4.5)
-               * (1 + 0.05 * (k.success_count - k.failure_count)::double precision / (k.success_count + k.failure_count + 2))
+               * (1 + 0.05 * ((k.rating_sum + 11.0::double precision) / (k.rating_count + 2.0::double precision) - 5.5) / 4.5)
+               * (1 + 0.05 * (k.success_count - k.failure_count) / (2.0::double precision + k.success_count + k.failure_count))
                * (1 + 0.05 * (k.importance_score - 50)::double precision / 50)
                * (1 + 0.02 * exp(-least(greatest(extract(epoch from $6 - k.updated_at), 0)::double precision / (86400.0 * 30), 100)))
              )::private.candidate
@@ -901,7 +901,7 @@ begin
                        and r.is_close is not true then 'a loose match' end,
              case k.validation_status when 'validated' then 'validated' when 'needs_update' then 'needs an update'
                when 'deprecated' then 'deprecated' end,
-             case when k.success_count > 0 then format('worked %s of %s times', k.success_count, k.success_count + k.failure_count) end),
+             case when k.success_count > 0 then format('worked %s of %s times', k.success_count, k.success_count::bigint + k.failure_count) end),
            concat_ws('_', k.id, r.score, extract(epoch from v_now)), r.explanation
       from private.rank_knowledge(v_text, search_knowledge.query_embedding, search_knowledge.embedding_model, v_filters,
              v_now, v_after[2]::double precision, v_after[1]::uuid, search_knowledge.max_results,

@@ -620,7 +620,7 @@ begin
       select k.id, lower(btrim(regexp_replace(k.title collate pg_catalog."pg_c_utf8", '\s+', ' ', 'g'))) as subject, k.retrieval_triggers
         from public.knowledge_items k
        where k.workspace_id = v_workspace and k.validation_status <> 'deprecated' and k.superseded_by is null
-         and (k.valid_to is null or k.valid_to > now())
+         and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now())
     ), around as materialized (
       select l.*, k.content_embedding, k.embedding_model,
              case when k.content_embedding is not null
@@ -777,31 +777,36 @@ begin
                  f.path || k.id as path, f.path_titles || k.title::text as path_titles,
                  f.relationship_types || e.relationship_type::text as relationship_types,
                  f.directions || e.direction as directions,
-                 f.strength * e.strength::double precision as strength,
-                 k.validation_status <> 'deprecated' and k.superseded_by is null and (k.valid_from is null or k.valid_from <= now())
-                   and (k.valid_to is null or k.valid_to > now()) as in_force
+                 f.strength * e.strength::double precision as strength
             from unnest(v_frontier) f
             cross join lateral (
               (select r.target_knowledge_id as id, r.relationship_type, r.strength, 'outgoing'::text as direction
                  from public.knowledge_relationships r
+                 cross join lateral (
+                   select k.validation_status <> 'deprecated' and k.superseded_by is null
+                          and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now()) as in_force
+                     from public.knowledge_items k where k.id = r.target_knowledge_id offset 0) n
                 where r.source_knowledge_id = f.knowledge_id and r.status = 'accepted'
                   and (knowledge_neighborhood.relationship_types is null
                        or r.relationship_type = any (knowledge_neighborhood.relationship_types))
-                  and r.target_knowledge_id <> all (v_ids)
+                  and r.target_knowledge_id <> all (v_ids) and n.in_force
                 order by r.strength desc limit v_room * 6)  -- a pair can have each of the six types
               union all
               (select r.source_knowledge_id, r.relationship_type, r.strength, 'incoming'::text
                  from public.knowledge_relationships r
+                 cross join lateral (
+                   select k.validation_status <> 'deprecated' and k.superseded_by is null
+                          and (k.valid_from is null or k.valid_from <= now()) and (k.valid_to is null or k.valid_to > now()) as in_force
+                     from public.knowledge_items k where k.id = r.source_knowledge_id offset 0) n
                 where r.target_knowledge_id = f.knowledge_id and r.status = 'accepted'
                   and (knowledge_neighborhood.relationship_types is null
                        or r.relationship_type = any (knowledge_neighborhood.relationship_types))
-                  and r.source_knowledge_id <> all (v_ids)
+                  and r.source_knowledge_id <> all (v_ids) and n.in_force
                 order by r.strength desc limit v_room * 6)
             ) e
             join public.knowledge_items k on k.id = e.id
            order by k.id, f.strength * e.strength::double precision desc, f.knowledge_id, e.relationship_type, e.direction
         ) reached
-        where reached.in_force
         order by reached.strength desc, reached.id
         limit v_room
       ) n;

@@ -170,10 +170,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ids uuid[] := new.expected_knowledge_ids || new.forbidden_knowledge_ids;
+  -- What it named already may just be going.
+  v_old uuid[] := case tg_op when 'UPDATE' then old.expected_knowledge_ids || old.forbidden_knowledge_ids else '{}' end;
 begin
   if exists (
     select from unnest(v_ids) i (id)
-     where i.id is not null and not exists (
+     where i.id is not null and i.id <> all (v_old) and not exists (
        select from public.knowledge_items k where k.id = i.id and k.workspace_id = new.workspace_id)) then
     perform private.fail('PT404', 'no such knowledge item',
       'expected_knowledge_ids and forbidden_knowledge_ids name items of the test''s workspace');

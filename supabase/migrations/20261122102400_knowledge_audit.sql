@@ -139,7 +139,7 @@ begin
     select f.check_name, k.id, k.title::text, k.project_context::text, k.validation_status::text,
            case f.check_name
              when 'expired' then format('it held until %s and is still in force', to_char(k.valid_to at time zone 'UTC', 'YYYY-MM-DD'))
-             when 'failing' then format('applying it failed %s of %s times', k.failure_count, k.failure_count + k.success_count)
+             when 'failing' then format('applying it failed %s of %s times', k.failure_count, k.failure_count::bigint + k.success_count)
              when 'junk' then private.junk_reason(k.content)
              when 'unvalidated' then case when k.owner_id is null then 'pending, and its author''s account is gone'
                else format('pending for %s days', extract(day from now() - k.updated_at)) end

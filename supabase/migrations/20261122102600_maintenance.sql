@@ -138,8 +138,6 @@ declare
   v_to uuid := private.uuid_floor(private.month_end(move_sessions_out.month));
   v_reference record;
 begin
-  -- Taken first, against the usual order: from here on nobody links to these sessions, so nothing is left behind. They
-  -- are sessions that nobody works in.
   perform from public.ai_sessions s where s.id >= v_from and s.id < v_to order by s.id for update;
   insert into private.archived_sessions (session_id, month, workspace_id, owner_id, session, last_position, link_counts)
   select s.id, move_sessions_out.month, s.workspace_id, s.owner_id, to_jsonb(s), k.last_position,
@@ -308,10 +306,13 @@ begin
     perform private.fail('PT409', format('%s is not over', archive_sessions.month), 'archive a month that is');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('knowledge-persistence: session partitions', 0));
+  -- Taken first, against the usual order: from here on nobody resumes these sessions or links to them, so nothing is
+  -- left behind. They are sessions that nobody works in.
+  perform from public.ai_sessions s where s.id >= v_from and s.id < v_to order by s.id for update;
   select count(*) into v_busy
-    from public.ai_sessions s
+    from public.ai_sessions s join private.session_keys k on k.session_id = s.id
    where s.id >= v_from and s.id < v_to
-     and (s.start_time > now() - interval '7 days' or s.end_time > now() - interval '7 days' or exists (
+     and (greatest(s.start_time, s.end_time, k.resumed_at) > now() - interval '7 days' or exists (
        select from public.session_knowledge_links l
         where l.session_id = s.id and l.interaction_timestamp > now() - interval '7 days'));
   if v_busy > 0 then

@@ -103,7 +103,7 @@ create view public.unused_knowledge with (security_invoker = true) as
          k.validation_status, k.importance_score, k.owner_id, k.created_at,
          date_trunc('day', now() - k.created_at) as age
     from public.knowledge_items k
-   where k.access_count = 0 and k.rating_count + k.success_count + k.failure_count = 0
+   where greatest(k.access_count, k.rating_count, k.success_count, k.failure_count) = 0
      and k.validation_status <> 'deprecated' and k.superseded_by is null
      and k.created_at < now() - interval '30 days'
    order by k.created_at, k.id;

@@ -504,8 +504,8 @@ begin
                       'applied_count', 'applied_successfully', 'times_observed', 'session_position',
                       'knowledge_items_accessed', 'knowledge_items_created', 'breakthrough_moments')
                 and case when jsonb_typeof(b.value) in ('number', 'string') and pg_input_is_valid(b.value #>> '{}', 'numeric')
-                      then (b.value #>> '{}')::numeric > 1000000000 end) then
-    perform private.fail('PT400', 'a counter beyond 1000000000 counts nothing');
+                      then (b.value #>> '{}')::numeric > 10000000 end) then
+    perform private.fail('PT400', 'a counter beyond 10000000 counts nothing');
   end if;
   if exists (select from jsonb_each_text(body) b
               where b.key in ('created_at', 'updated_at', 'last_accessed', 'last_used', 'last_observed', 'last_encountered',

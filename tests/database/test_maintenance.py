@@ -162,6 +162,14 @@ def test_a_month_in_use_is_not_archived(team: Team, january: Persona) -> None:
     assert len(whole(team.world)["ai_sessions"]) == len(before["ai_sessions"])
 
 
+def test_a_session_that_was_resumed_is_in_use(team: Team, january: Persona) -> None:
+    team.world.superuser("update public.ai_sessions set end_time = start_time + interval '1 hour'")
+    [resumed] = team.author.rpc("start_session", session_identifier="january")
+    assert resumed["session_id"] == january.session
+    with refused("PT409", "1 sessions of 2026-01 were in use"):
+        team.world.service().rpc("archive_sessions", month=MONTH)
+
+
 def test_an_older_export_brings_no_session_back_beside_the_archive(team: Team, january: Persona) -> None:
     _, lines = exported(team.owner)
     service = team.world.service().inside(team.id)

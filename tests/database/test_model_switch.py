@@ -98,6 +98,32 @@ def test_only_operators_switch(world: World, ana: Persona, call: tuple[str, dict
             somebody.rpc(function, **arguments)
 
 
+def test_a_workspace_that_chooses_its_model_meanwhile_keeps_it(
+    world: World, ana: Persona, service: Persona
+) -> None:
+    ben = world.sign_up("ben")
+    hers, his = ana.record("hers"), ben.record("his")
+    embed(service, OLD)
+    service.rpc("begin_embedding_switch", embedding_model=NEW, dimensions=4)
+    assert embed(service, NEW) == 2
+    service.rpc("register_embedding_model", name="chosen", dimensions=384)
+    late = ana.record("late")  # waits for both models
+    service.sql(
+        "update public.workspaces set embedding_model = 'chosen' where id = %s",
+        ana.value("select workspace_id from public.knowledge_items where id = %s", hers),
+    )
+    assert embed(service, "chosen", OLD, NEW) == 2
+    build_index(world, service)
+    assert service.rpc("swap_embedding_model") == [{"outcome": "swapped", "waiting": 0, "failed": 0}]
+    while service.value("select public.settle_embedding_switch(10)"):
+        pass
+    assert models_of(world, his)[0] == NEW
+    for item in (hers, late):
+        assert models_of(world, item)[0] == "chosen"
+    assert found(ana, "chosen") == {"hers", "late"}
+    assert status(service)["state"] == "settled"
+
+
 def test_the_old_model_serves_until_the_new_one_can(world: World, ana: Persona, service: Persona) -> None:
     first = ana.record("first")
     assert embed(service, OLD) == 1

@@ -149,6 +149,32 @@ def test_what_had_ended_holds_again_when_it_is_recorded_again(team: Team) -> Non
     assert (row["outcome"], row["knowledge_id"] == ended) == ("created", False)
 
 
+def test_renewing_waits_for_the_item_before_it_holds_its_session(team: Team) -> None:
+    session = team.author.start_session("a day")
+    ended = session.record("Port", "The port is 54321.", valid_to="2020-01-01")
+    other = session.record("Host", "The host is atlas.")
+    with ThreadPoolExecutor() as pool:
+        with team.maintainer.transaction() as cursor:
+            cursor.execute("select from public.knowledge_items where id = %s for no key update", (ended,))
+            assert session.connection
+            renewed = pool.submit(session.rpc, "record_knowledge", title="Port", content="The port is 54321.")
+            team.world.wait_until_blocked(session)
+            call(cursor, "validate_knowledge", knowledge_id=other)  # takes the session's key
+        [row] = renewed.result(10)
+    assert (row["knowledge_id"], row["outcome"]) == (ended, "duplicate")
+    assert team.author.value("select valid_to from public.knowledge_items where id = %s", ended) is None
+
+
+def test_what_was_to_hold_later_holds_when_it_is_recorded_as_holding(team: Team) -> None:
+    mine = team.author.record("Port", "The port is 54321.", valid_from="2100-01-01")
+    assert team.author.record("Port", "The port is 54321.", valid_from="2100-01-01") == mine
+    assert team.author.rpc("search_knowledge", query_text="port") == []
+    assert team.author.record("Port", "The port is 54321.") == mine
+    assert len(team.author.rpc("search_knowledge", query_text="port")) == 1
+    coming = team.shared("Host", "The host is atlas.", valid_from="2100-01-01")
+    assert team.colleague.record("Host", "The host is atlas.") != coming
+
+
 def test_batches_in_opposite_orders_do_not_deadlock(world: World) -> None:
     ana = world.sign_up("ana")
     ana.record("make the workspace")

@@ -566,6 +566,30 @@ def test_a_transaction_that_will_never_see_the_other_ends(world: World, function
         call(cursor, function, **arguments)
 
 
+def test_what_is_retired_takes_nobodys_room_in_the_graph(world: World) -> None:
+    ana = world.sign_up("ana")
+    hub, living = ana.record("hub"), ana.record("living")
+    for number in range(12):
+        retired = ana.record(f"retired {number}")
+        ana.rpc(
+            "relate_knowledge",
+            source_knowledge_id=hub,
+            target_knowledge_id=retired,
+            relationship_type="enhances",
+            strength=1,
+        )
+        ana.rpc("supersede_knowledge", knowledge_id=retired, replacement_id=living)
+    ana.rpc(
+        "relate_knowledge",
+        source_knowledge_id=hub,
+        target_knowledge_id=living,
+        relationship_type="enhances",
+        strength=0.1,
+    )
+    near = ana.rpc("knowledge_neighborhood", knowledge_id=hub, max_items=2)
+    assert [row["title"] for row in near] == ["hub", "living"]
+
+
 def test_a_dense_graph_stays_bounded(world: World) -> None:
     """300 items with 20 edges each have 20^n paths of n steps: a walk along paths would never end."""
     ana = world.sign_up("ana")

@@ -478,6 +478,16 @@ def test_an_answer_counts_half_and_alone_wholly(world: World) -> None:
         assert second["retrieved_ids"] == [item], "kept, so that an erased item takes the answer with it"
 
 
+def test_two_items_of_one_test_are_deleted_at_once(team: Team) -> None:
+    items = [team.owner.record(title) for title in ("one", "two", "three")]
+    test = write_test(team.owner, "which one", expected=items)
+    team.world.service().sql("delete from public.knowledge_items where id = any(%s)", items[:2])
+    [left] = team.owner.sql(
+        "select expected_knowledge_ids as ids from public.knowledge_validation_tests where id = %s", test
+    )
+    assert left["ids"] == items[2:]
+
+
 def test_erasing_an_item_waits_for_the_tests_before_their_results(team: Team) -> None:
     found, item = (
         team.owner.record("found", "the valve opens"),

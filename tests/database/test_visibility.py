@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from teams import NOBODY, Team
-from world import refused, vector
+from world import call, refused, vector
 
 if TYPE_CHECKING:
     from world import Persona, World
@@ -214,13 +215,13 @@ def test_a_removed_member_sees_nothing_more(team: Team) -> None:
 
 
 def test_the_workers_functions_are_the_services_alone(team: Team) -> None:
-    for call in (
+    for asked in (
         {"function": "claim_embedding_jobs"},
         {"function": "store_embeddings", "embeddings": [{"knowledge_id": str(NOBODY)}]},
         {"function": "register_embedding_model", "name": "m", "dimensions": 3},
         {"function": "create_session_partitions"},
     ):
-        arguments = dict(call)
+        arguments = dict(asked)
         with refused("42501"):
             team.owner.rpc(str(arguments.pop("function")), **arguments)
 
@@ -239,6 +240,34 @@ def test_a_session_identifier_is_the_owners_own(team: Team) -> None:
 
 
 # -- what must work --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("delete_workspace", {}),
+        ("add_workspace_member", {"user_id": "stranger", "role": "owner"}),
+        ("set_workspace_member_role", {"user_id": "maintainer", "role": "owner"}),
+    ],
+)
+def test_an_owner_who_is_removed_while_waiting_owns_nothing(
+    team: Team, function: str, arguments: dict[str, str]
+) -> None:
+    team.owner.rpc(
+        "set_workspace_member_role", workspace_id=team.id, user_id=team.maintainer.id, role="owner"
+    )
+    given = {
+        name: getattr(team, value).id if name == "user_id" else value for name, value in arguments.items()
+    }
+    with ThreadPoolExecutor() as pool:
+        with team.owner.transaction() as cursor:
+            call(cursor, "remove_workspace_member", workspace_id=team.id, user_id=team.maintainer.id)
+            removed = team.maintainer.inside()
+            assert removed.connection
+            asked = pool.submit(removed.rpc, function, workspace_id=team.id, **given)
+            team.world.wait_until_blocked(removed)
+        with refused("PT404", "no such workspace"):
+            asked.result(10)
 
 
 def test_validation_shows_an_item_to_the_workspace_and_nobody_else(team: Team) -> None:
