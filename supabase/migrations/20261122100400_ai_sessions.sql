@@ -223,7 +223,7 @@ comment on column private.session_keys.owner_id is 'As in ai_sessions.';
 comment on column private.session_keys.session_identifier is 'As in ai_sessions.';
 comment on column private.session_keys.session_id is 'The session.';
 comment on column private.session_keys.last_position is 'The last session_position given to an item.';
-comment on column private.session_keys.resumed_at is 'When the session was last resumed after its end.';
+comment on column private.session_keys.resumed_at is 'When the session was last resumed.';
 revoke all on private.session_keys from public, anon, authenticated, service_role;
 
 -- definer because nobody writes session_keys directly.
@@ -301,6 +301,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if set_session_end.end_time is null then
+    update private.session_keys k set resumed_at = clock_timestamp()
+     where k.session_id = set_session_end.session_id and (private.is_trusted() or k.owner_id = auth.uid() and exists (
+       select from public.workspace_members m where m.workspace_id = k.workspace_id and m.user_id = auth.uid()));
+  end if;
   -- Counted after whoever is at work on it.
   perform from public.ai_sessions s
     where s.id = set_session_end.session_id and (private.is_trusted() or s.owner_id = auth.uid()) for no key update;
@@ -315,9 +320,6 @@ begin
      and (private.is_trusted() or s.owner_id = auth.uid() and exists (
        select from public.workspace_members m where m.workspace_id = s.workspace_id and m.user_id = auth.uid()))
      and (s.end_time is not null or set_session_end.end_time is not null);
-  if found and set_session_end.end_time is null then
-    update private.session_keys k set resumed_at = clock_timestamp() where k.session_id = set_session_end.session_id;
-  end if;
 end
 $$;
 comment on function private.set_session_end(uuid, timestamptz) is 'Ends (or with null reopens) a session of the caller''s, and works out what it was worth.';
@@ -343,10 +345,15 @@ begin
     perform private.fail('PT400', 'session_identifier is blank', 'leave it out to have one made');
   end if;
   loop
+    v_attempts := v_attempts + 1;
+    if v_attempts > 10 then  -- a transaction that will never see it
+      raise exception using errcode = '40001', message = 'could not serialize access: somebody else starts this session';
+    end if;
     v_session := private.find_session(v_workspace, v_identifier);
     v_resumed := v_session is not null;
     if v_resumed then
       perform private.set_session_end(v_session, null);
+      continue when not exists (select from public.ai_sessions s where s.id = v_session);  -- archived meanwhile
       update public.ai_sessions s
          set project_context = coalesce(start_session.project_context, s.project_context),
              session_metadata = case when start_session.session_metadata is null then s.session_metadata
@@ -363,10 +370,6 @@ begin
     exception when sqlstate 'PT409' then
       null;  -- another connection started it between the look and the insert: resume that one
     end;
-    v_attempts := v_attempts + 1;
-    if v_attempts > 10 then  -- a transaction that will never see it
-      raise exception using errcode = '40001', message = 'could not serialize access: somebody else starts this session';
-    end if;
   end loop;
   return query
     select s.id, s.session_identifier::text, s.workspace_id, s.project_context::text, s.start_time, s.end_time, v_resumed

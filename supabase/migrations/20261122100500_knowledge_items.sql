@@ -331,21 +331,23 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_ids uuid[] := array(
+  v_ids uuid[];
+  v_keys uuid[];
+begin
+  v_ids := array(
     select k.id from public.knowledge_items k
      where k.workspace_id = renew_validity.workspace_id and k.content_hash = any (content_hashes)
+       and k.validation_status <> 'deprecated' and k.superseded_by is null
        and k.owner_id = auth.uid() and not private.is_valid_now(k));
-begin
   if cardinality(v_ids) = 0 or renew_validity.workspace_id not in (select private.writable_workspaces()) then
     return;
   end if;
   -- As an edit takes them: items, then the keys of the sessions that their documents are built in; and with these the
   -- one that what is new is recorded in.
   perform from public.knowledge_items k where k.id = any (v_ids) order by k.id for no key update;
-  perform from private.session_keys s
-    where s.session_id = private.current_session()
-       or s.session_id in (select k.created_in_session from public.knowledge_items k where k.id = any (v_ids))
-    order by s.session_id for no key update;
+  v_keys := array(select k.created_in_session from public.knowledge_items k where k.id = any (v_ids))
+    || private.current_session();
+  perform from private.session_keys s where s.session_id = any (v_keys) order by s.session_id for no key update;
   update public.knowledge_items k set valid_from = n.valid_from, valid_to = n.valid_to
     from (select distinct on (content_hashes[i.ordinality]) content_hashes[i.ordinality] as content_hash,
                  (i.item ->> 'valid_from')::timestamptz as valid_from, (i.item ->> 'valid_to')::timestamptz as valid_to

@@ -111,6 +111,7 @@ declare
   v_model text := coalesce(new.embedding_model, (select m.name from public.embedding_models m where m.is_default));
   v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
 begin
+  perform private.lock_models();
   -- A switch is for those who chose no model.
   if new.embedding_model is not null then
     delete from private.embedding_jobs j using public.knowledge_items k
@@ -124,7 +125,6 @@ begin
   union all
   select k.id, true from public.knowledge_items k
    where k.workspace_id = new.id and new.embedding_model is null and v_next is not null
-     and k.embedding_model is distinct from v_next
    order by 1, 2
   on conflict (knowledge_id, for_switch) do update set available_at = now(), attempts = 0, last_error = null;
   if found then
@@ -252,6 +252,11 @@ begin
     end if;
     if outcome = 'stored' then
       delete from private.embedding_jobs j where j.knowledge_id = v_one.knowledge_id and j.for_switch = v_for_switch;
+      -- That may have waited for who gave the workspace another model, and taken the job that this made.
+      insert into private.embedding_jobs (knowledge_id, for_switch)
+      select v_one.knowledge_id, false
+       where not v_for_switch and private.model_of_workspace(v_workspace) is distinct from v_one.embedding_model
+      on conflict (knowledge_id, for_switch) do nothing;
     elsif outcome = 'stale' then
       update private.embedding_jobs j set available_at = now()
        where j.knowledge_id = v_one.knowledge_id and j.for_switch = v_for_switch and j.available_at < 'infinity';

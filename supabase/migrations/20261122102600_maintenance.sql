@@ -126,6 +126,24 @@ $$;
 comment on function private.session_references() is
   'The columns that refer to sessions, apart from links and keys, which go with their session; knowledge_items last.';
 
+create function private.lock_sessions(month text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_from uuid := private.uuid_floor(private.month_start(lock_sessions.month));
+  v_to uuid := private.uuid_floor(private.month_end(lock_sessions.month));
+begin
+  -- Before what refers to them, against the usual order: from here on nobody resumes these sessions, records in them or
+  -- links to them, so nothing is left behind. They are sessions that nobody works in.
+  perform from private.session_keys k where k.session_id >= v_from and k.session_id < v_to order by k.session_id for update;
+  perform from public.ai_sessions s where s.id >= v_from and s.id < v_to order by s.id for update;
+end
+$$;
+comment on function private.lock_sessions(text) is 'Takes the sessions of a month, each with its key.';
+
 create function private.move_sessions_out(month text)
 returns void
 language plpgsql
@@ -138,7 +156,7 @@ declare
   v_to uuid := private.uuid_floor(private.month_end(move_sessions_out.month));
   v_reference record;
 begin
-  perform from public.ai_sessions s where s.id >= v_from and s.id < v_to order by s.id for update;
+  perform private.lock_sessions(move_sessions_out.month);
   insert into private.archived_sessions (session_id, month, workspace_id, owner_id, session, last_position, link_counts)
   select s.id, move_sessions_out.month, s.workspace_id, s.owner_id, to_jsonb(s), k.last_position,
          coalesce((select jsonb_object_agg(n.interaction_type, n.how_many)
@@ -150,10 +168,6 @@ begin
   select l.id, l.session_id, l.knowledge_id, to_jsonb(l)
     from public.session_knowledge_links l where l.session_id >= v_from and l.session_id < v_to;
   for v_reference in select * from private.session_references() loop
-    if v_reference.table_name = 'public.knowledge_items' then  -- the last one, locked after the keys as everywhere
-      perform from private.session_keys k
-        where k.session_id >= v_from and k.session_id < v_to order by k.session_id for update;
-    end if;
     execute format(
       'with found as materialized (
          select t.%2$I as key, t.%3$I as session_id from %1$s t where t.%3$I >= $1 and t.%3$I < $2
@@ -306,9 +320,7 @@ begin
     perform private.fail('PT409', format('%s is not over', archive_sessions.month), 'archive a month that is');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('knowledge-persistence: session partitions', 0));
-  -- Taken first, against the usual order: from here on nobody resumes these sessions or links to them, so nothing is
-  -- left behind. They are sessions that nobody works in.
-  perform from public.ai_sessions s where s.id >= v_from and s.id < v_to order by s.id for update;
+  perform private.lock_sessions(archive_sessions.month);
   select count(*) into v_busy
     from public.ai_sessions s join private.session_keys k on k.session_id = s.id
    where s.id >= v_from and s.id < v_to
@@ -546,7 +558,7 @@ comment on function private.schedule_maintenance() is
 select private.schedule_maintenance();
 
 revoke execute on function
-  private.session_references(), private.move_sessions_out(text), private.move_sessions_in(text),
+  private.session_references(), private.lock_sessions(text), private.move_sessions_out(text), private.move_sessions_in(text),
   private.drop_session_partition(text), public.archive_sessions(text, boolean), public.restore_sessions(text),
   private.maintain_session_partitions(), private.maintain_empty_partitions(), private.maintain_proposals(),
   private.maintain_large_workspaces(), public.run_maintenance(), private.schedule_maintenance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,6 +171,24 @@ def test_a_workspace_that_gets_another_model_is_embedded_anew(world: World) -> N
     [found] = ana.rpc("find_similar_knowledge", query_embedding="[1,0,0]")
     assert found["id"] == item
     assert service.rpc("claim_embedding_jobs") == []
+
+
+def test_a_vector_that_comes_while_the_workspace_gets_another_model_leaves_its_job(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    item = ana.record("Ports", "The origin is 54321.")
+    service.rpc("register_embedding_model", name="other", dimensions=3)
+    [job] = service.rpc("claim_embedding_jobs")
+    operator, worker = world.service(), world.service()
+    with ThreadPoolExecutor() as pool:
+        with operator.transaction() as cursor:
+            cursor.execute("update public.workspaces set embedding_model = 'other' where true")
+            assert worker.connection
+            stored = pool.submit(worker.rpc, "store_embeddings", embeddings=[answer(job)])
+            world.wait_until_blocked(worker)
+        stored.result(10)
+    world.superuser("update private.embedding_jobs set available_at = now()")
+    [again] = service.rpc("claim_embedding_jobs", embedding_models=["other"])
+    assert (again["knowledge_id"], again["embedding_model"]) == (item, "other")
 
 
 def test_vectors_of_384_to_3072_dimensions(world: World) -> None:

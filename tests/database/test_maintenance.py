@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 
 from memories import exported, imported
 from teams import Team
-from world import refused
+from world import call, refused
 
 if TYPE_CHECKING:
     import uuid
@@ -162,8 +163,20 @@ def test_a_month_in_use_is_not_archived(team: Team, january: Persona) -> None:
     assert len(whole(team.world)["ai_sessions"]) == len(before["ai_sessions"])
 
 
+def test_a_session_that_is_archived_while_it_is_resumed_is_begun_anew(team: Team, january: Persona) -> None:
+    service, author = team.world.service(), team.author.inside(team.id)
+    with ThreadPoolExecutor() as pool:
+        with service.transaction() as cursor:
+            call(cursor, "archive_sessions", month=MONTH)
+            assert author.connection
+            started = pool.submit(author.rpc, "start_session", session_identifier="january")
+            team.world.wait_until_blocked(author)
+        [begun] = started.result(10)
+    assert (begun["session_id"] == january.session, begun["resumed"]) == (False, False)
+
+
 def test_a_session_that_was_resumed_is_in_use(team: Team, january: Persona) -> None:
-    team.world.superuser("update public.ai_sessions set end_time = start_time + interval '1 hour'")
+    # It has no end: whoever worked in it never said so.
     [resumed] = team.author.rpc("start_session", session_identifier="january")
     assert resumed["session_id"] == january.session
     with refused("PT409", "1 sessions of 2026-01 were in use"):

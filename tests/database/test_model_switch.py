@@ -124,6 +124,25 @@ def test_a_workspace_that_chooses_its_model_meanwhile_keeps_it(
     assert status(service)["state"] == "settled"
 
 
+def test_a_workspace_that_gives_up_its_choice_meanwhile_is_never_blind(
+    world: World, ana: Persona, service: Persona
+) -> None:
+    item = ana.record("hers")
+    service.rpc("register_embedding_model", name=NEW, dimensions=4)
+    service.sql("update public.workspaces set embedding_model = %s where true", NEW)
+    embed(service, NEW)
+    service.rpc("begin_embedding_switch", embedding_model=NEW)
+    service.sql("update public.workspaces set embedding_model = null where true")
+    embed(service, OLD, NEW)
+    assert found(ana, OLD) == {"hers"}
+    build_index(world, service)
+    assert service.rpc("swap_embedding_model") == [{"outcome": "swapped", "waiting": 0, "failed": 0}]
+    while service.value("select public.settle_embedding_switch(10)"):
+        assert found(ana, NEW) == {"hers"}
+    assert models_of(world, item)[0] == NEW
+    assert found(ana, NEW) == {"hers"}
+
+
 def test_the_old_model_serves_until_the_new_one_can(world: World, ana: Persona, service: Persona) -> None:
     first = ana.record("first")
     assert embed(service, OLD) == 1

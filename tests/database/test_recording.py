@@ -165,6 +165,21 @@ def test_renewing_waits_for_the_item_before_it_holds_its_session(team: Team) -> 
     assert team.author.value("select valid_to from public.knowledge_items where id = %s", ended) is None
 
 
+def test_resuming_a_session_and_recording_in_it_wait_for_each_other_in_one_order(team: Team) -> None:
+    session = team.author.start_session("a day")
+    session.rpc("end_session")
+    again = team.author.inside(team.id)
+    with ThreadPoolExecutor() as pool:
+        with session.transaction() as cursor:
+            cursor.execute("select private.reserve_session_positions(private.current_session(), 1)")
+            assert again.connection
+            resumed = pool.submit(again.rpc, "start_session", session_identifier="a day")
+            team.world.wait_until_blocked(again)
+            call(cursor, "record_knowledge", title="Port", content="The port is 54321.")
+        [row] = resumed.result(10)
+    assert row["session_id"] == session.session
+
+
 def test_what_was_to_hold_later_holds_when_it_is_recorded_as_holding(team: Team) -> None:
     mine = team.author.record("Port", "The port is 54321.", valid_from="2100-01-01")
     assert team.author.record("Port", "The port is 54321.", valid_from="2100-01-01") == mine
