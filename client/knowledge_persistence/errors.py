@@ -45,7 +45,15 @@ class NotRunningError(TransportError):
 
 
 class EmbeddingError(KnowledgePersistenceError):
-    """A text can't be embedded: no embedder, a failing provider, or a wrong answer from it."""
+    """A text can't be embedded: no embedder, a failing provider, or a wrong answer from it.
+
+    Attributes:
+        unanswered: whether the provider gave no answer at all.
+    """
+
+    def __init__(self, message: str, *, unanswered: bool = False) -> None:
+        super().__init__(message)
+        self.unanswered = unanswered
 
 
 class RerankError(KnowledgePersistenceError):

@@ -432,23 +432,25 @@ class Worker:
     async def _embed(
         self, embedder: Embedder, model: EmbeddingModel, jobs: Sequence[EmbeddingJob]
     ) -> list[dict[str, JSON]]:
-        texts = [job.embedding_text for job in jobs]
-        embed = partial(embedder.embed_documents, texts, prefix=model.document_prefix)
         try:
-            vectors = await asyncio.to_thread(embed)
-            # A provider is a stranger: what is not exactly a vector for each text is no answer.
-            if vectors.shape != (len(jobs), model.dimensions):
-                wrong = EmbeddingError(
-                    f"{model.name} answered {len(jobs)} texts with {vectors.shape[0]} vectors of "
-                    f"{vectors.shape[1]} dimensions, and is registered with {model.dimensions}"
-                )
-                raise wrong
+            return await self._embed_all(embedder, model, jobs)
         except (EmbeddingError, APIError) as error:
             if len(jobs) == 1:
                 return [_failure(jobs[0], error)]
-            # One bad text must not hold up the others.
-            log.warning("a batch of %d could not be embedded (%s); one by one", len(jobs), error)
-            return [(await self._embed(embedder, model, [job]))[0] for job in jobs]
+            return await self._embed_each(embedder, model, jobs, error)
+
+    async def _embed_all(
+        self, embedder: Embedder, model: EmbeddingModel, jobs: Sequence[EmbeddingJob]
+    ) -> list[dict[str, JSON]]:
+        texts = [job.embedding_text for job in jobs]
+        embed = partial(embedder.embed_documents, texts, prefix=model.document_prefix)
+        vectors = await asyncio.to_thread(embed)
+        # A provider is a stranger: what is not exactly a vector for each text is no answer.
+        if vectors.shape != (len(jobs), model.dimensions):
+            raise EmbeddingError(
+                f"{model.name} answered {len(jobs)} texts with {vectors.shape[0]} vectors of "
+                f"{vectors.shape[1]} dimensions, and is registered with {model.dimensions}"
+            )
         return [
             {
                 "knowledge_id": str(job.knowledge_id),
@@ -458,6 +460,35 @@ class Worker:
             }
             for job, vector in zip(jobs, vectors, strict=True)
         ]
+
+    async def _embed_each(
+        self,
+        embedder: Embedder,
+        model: EmbeddingModel,
+        jobs: Sequence[EmbeddingJob],
+        why: KnowledgePersistenceError,
+    ) -> list[dict[str, JSON]]:
+        """Embed one by one what could not be embedded together: one bad text must not hold up the others.
+
+        Where the provider doesn't answer to one text alone either, the rest is not tried. Which are tried first is
+        left to chance, so that it isn't one and the same each time.
+        """
+        log.warning("a batch of %d could not be embedded (%s); one by one", len(jobs), why)
+        results: list[dict[str, JSON]] = []
+        given_up: KnowledgePersistenceError | None = None
+        for job in random.sample(jobs, len(jobs)):
+            if self._stopping.is_set():
+                break  # the lease runs out, and they are claimed again
+            if given_up is None:
+                try:
+                    results += await self._embed_all(embedder, model, [job])
+                except (EmbeddingError, APIError) as error:
+                    results.append(_failure(job, error))
+                    if isinstance(error, EmbeddingError) and error.unanswered:
+                        given_up = error
+            else:
+                results.append(_failure(job, given_up))
+        return results
 
     @contextlib.asynccontextmanager
     async def _listening(self) -> AsyncGenerator[asyncio.Event]:
@@ -471,7 +502,10 @@ class Worker:
             raise TransportError(f"the database can't be reached: {error}") from error
         try:
             # LISTEN needs no role and no claims: the notification carries nothing.
-            await connection.execute("listen knowledge_embeddings")
+            try:
+                await connection.execute("listen knowledge_embeddings")
+            except psycopg.OperationalError as error:
+                raise TransportError(f"the database went away: {error}") from error
 
             async def listen() -> None:
                 try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -215,6 +217,71 @@ def test_edits_of_a_folder_do_what_they_say(
     assert client.get(ids["Left"]).validation_status == "validated"
 
 
+def test_what_can_not_be_read_is_not_gone(
+    sign_up: Callable[..., Person],
+    enter: Callable[..., KnowledgeClient],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = enter(sign_up())
+    docs, folder = tmp_path / "docs", tmp_path / "memory"
+    for name in ("here", "there"):
+        (docs / name).mkdir(parents=True)
+        (docs / name / "page.md").write_text(f"# {name}\n\nWords of {name}.\n")
+    assert ingest(client, [docs]).counts["part"] == {"created": 2}
+    export_markdown(client, folder)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path in (str(docs / "there"), str(folder / "document")):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = ingest(client, [docs])
+    assert report.counts == {
+        "directory": {"failed": 1},
+        "file": {"read": 1},
+        "part": {"unchanged": 1},
+    }
+    report = import_markdown(client, folder, deprecate_missing=True)
+    assert report.counts == {"item": {"failed": 1}}
+    monkeypatch.undo()
+    assert import_markdown(client, folder).counts == {"item": {"unchanged": 2}}
+    # A directory that becomes a link, and one that is really gone.
+    (docs / "there").rename(tmp_path / "moved")
+    (docs / "there").symlink_to(tmp_path / "moved")
+    assert ingest(client, [docs]).counts["part"] == {"unchanged": 1}
+    (docs / "there").unlink()
+    assert ingest(client, [docs]).counts["part"] == {"unchanged": 1, "deprecated": 1}
+
+
+def test_a_folder_leads_to_no_file_outside_of_it(
+    sign_up: Callable[..., Person], enter: Callable[..., KnowledgeClient], tmp_path: Path
+) -> None:
+    client, folder, precious = enter(sign_up()), tmp_path / "memory", tmp_path / "precious"
+    folder.mkdir()
+    precious.write_text("precious")
+    (folder / "x.md").write_text("---\ntitle: X\n---\n\nPlanted.\n")
+    (folder / ".x.md.new").symlink_to(precious)
+    (folder / ".kp-export.json").symlink_to(tmp_path / "nothing")
+    assert import_markdown(client, folder).counts == {"item": {"created": 1}}
+    assert precious.read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()
+    assert "id: " in (folder / "x.md").read_text()
+
+
+def test_two_files_of_one_path_are_told(
+    sign_up: Callable[..., Person], enter: Callable[..., KnowledgeClient], tmp_path: Path
+) -> None:
+    client = enter(sign_up())
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"# {name}\n\nWords of {name}.\n")
+    report = ingest(client, [tmp_path / "a", tmp_path / "b"], root="docs")
+    assert report.counts == {"file": {"failed": 1, "read": 1}, "part": {"created": 1}}
+
+
 def test_documents_are_kept_up_with(
     sign_up: Callable[..., Person], enter: Callable[..., KnowledgeClient], tmp_path: Path
 ) -> None:
@@ -232,6 +299,7 @@ def test_documents_are_kept_up_with(
     (docs / "key.md").write_text("# Key\n\nexport GITHUB_TOKEN=ghp_" + "a1B2" * 9 + "\n")
     first = ingest(client, [docs])
     assert first.counts == {
+        "directory": {"skipped": 1},
         "file": {"read": 4, "skipped": 2},
         "part": {"created": 5, "failed": 1},
     }

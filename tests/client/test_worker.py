@@ -96,6 +96,43 @@ async def test_one_bad_text_does_not_hold_up_the_others(
     assert "chokes" in job["last_error"]
 
 
+class Silent(Hashing):
+    """A model that gives no answer to anything with the word silence."""
+
+    def _embed(self, texts: Sequence[str]) -> Any:
+        if any("silence" in text for text in texts):
+            self.batches.append(len(texts))
+            raise EmbeddingError("no answer", unanswered=True)
+        return super()._embed(texts)
+
+
+async def test_who_gives_no_answer_is_not_asked_for_each_text(
+    world: World, database: Database, ana: Persona
+) -> None:
+    for n in range(6):
+        ana.record(f"silence {n}")
+    embedder = Silent()
+    report = await worker_for(database, embedder).run_once()
+    assert (report.stored, report.failed) == (0, 6)
+    assert embedder.batches == [6, 1]
+    assert waiting(world) == 6
+    # Of texts that are answered those are stored whose turn came before one that isn't.
+    world.superuser("update private.embedding_jobs set available_at = now()")
+    ana.sql(
+        "update public.knowledge_items set title = replace(title, 'silence', 'calm'), content = 'fine'"
+        " where title <> 'silence 0'"
+    )
+    for _ in range(100):
+        world.superuser("update private.embedding_jobs set available_at = now(), attempts = 0")
+        await worker_for(database, Silent()).run_once()
+        if waiting(world) == 1:
+            break
+    [left] = world.superuser(
+        "select k.title from private.embedding_jobs j join knowledge_items k on k.id = j.knowledge_id"
+    )
+    assert left["title"] == "silence 0"
+
+
 async def test_a_model_of_another_size_stores_nothing(world: World, database: Database, ana: Persona) -> None:
     ana.record("text")
     report = await worker_for(database, Hashing(dimensions=10)).run_once()

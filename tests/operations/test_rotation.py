@@ -146,6 +146,7 @@ def test_a_rotation_that_was_killed_is_finished_by_the_next_start(own: RunningSt
     # And an overlap that ran out while nothing was running.
     late = RetiredSecret("o" * 64, time.time() - 1)
     begun = StackConfig.with_new_passwords(config)
+    assert begun.with_new_passwords() == begun, "the database may have them already: they are known only here"
     home.save_config(
         StackConfig(
             **{**{name: getattr(begun, name) for name in StackConfig.__slots__}, "retired_secrets": (late,)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,11 @@ def test_encodings_are_told_and_what_is_no_text_is_passed_over(tmp_path: Path) -
     ):
         with pytest.raises(SkippedFileError, match=reason):
             parts_of(name, data)
+    with pytest.raises(SkippedFileError, match="nested too deeply"):
+        parts_of("deep.html", b"<div>" * 20_000 + b"words")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SkippedFileError, match="no regular file"):
+        list(split_file(tmp_path / "pipe"))
 
 
 def test_html_keeps_its_words_and_loses_its_scripts(tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ def test_what_is_no_message_is_refused(frame: str | bytes) -> None:
         ("t=gt.2026-01-01T00:00:00Z", "timestamptz", ["2026-01-01 01:00:00+00"], ["2025-12-31 23:00:00+00"]),
         ("u=eq.AB00", "uuid", ["ab00"], ["ab01"]),
         ("n=gt.x", "int4", [], ["1", None]),
+        ("n=gt.NaN", "float8", [], ["1", "NaN", None]),
+        ("n=gte.NaN", "numeric", ["NaN"], ["1", "Infinity", None]),
+        ("n=gt.1", "float8", ["NaN", "Infinity"], ["1", "-Infinity", None]),
+        ("s=match.^(.|\\w)*!$", "text", ["a!"], ["a" * 10_000]),  # with backtracking it would never end
     ],
 )
 def test_a_filter_holds(text: str, kind: str, holding: list[str | None], failing: list[str | None]) -> None:
@@ -101,7 +105,18 @@ def test_filters_are_joined_by_commas() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "a=", "a=eq", "a=what.1", "=eq.1", "a=in.1", "a=match.(", f"a=in.({','.join('x' * 101)})"]
+    "text",
+    [
+        "a",
+        "a=",
+        "a=eq",
+        "a=what.1",
+        "=eq.1",
+        "a=in.1",
+        "a=match.(",
+        "a=match.(?=x)",
+        f"a=in.({','.join('x' * 101)})",
+    ],
 )
 def test_a_filter_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(FilterError):

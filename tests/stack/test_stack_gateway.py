@@ -6,6 +6,7 @@ import base64
 import http.server
 import json
 import socket
+import struct
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -324,6 +325,14 @@ class _Echo(http.server.BaseHTTPRequestHandler):
             while data := self.connection.recv(1024):
                 self.connection.sendall(data.upper())
             self.close_connection = True
+        elif self.path.endswith("/dies"):
+            self.send_response(200)
+            self.send_header("content-length", "1000000")
+            self.end_headers()
+            self.wfile.write(b"half of ")
+            self.wfile.flush()
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
         else:
             self._answer()
 
@@ -407,6 +416,32 @@ def test_websockets_are_piped_through(stack: RunningStack, proxied: str) -> None
         for word in (b"one", b"two"):
             connection.sendall(word)
             assert connection.recv(100) == word.upper()
+
+
+def test_an_answer_that_breaks_off_breaks_off_here_too(stack: RunningStack, proxied: str) -> None:
+    port = int(proxied.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(
+            f"GET /functions/v1/dies HTTP/1.1\r\nhost: x\r\napikey: {stack.config.publishable_key}\r\n\r\n".encode()
+        )
+        told = b""
+        try:
+            while data := connection.recv(4096):
+                told += data
+        except ConnectionResetError:
+            pass
+    assert told.startswith(b"HTTP/1.1 200")
+    assert told.endswith(b"half of ")
+
+
+def test_no_upgrade_ends_the_front(stack: RunningStack, proxied: str) -> None:
+    for path in ("//", "http://", "/%", "/realtime/v1/websocket"):
+        with _upgrade(proxied, path) as connection:
+            assert connection.recv(4096).decode().split()[1] in {"400", "401", "404"}, path
+    for _ in range(20):  # and those who don't wait for the refusal
+        with _upgrade(proxied, "/realtime/v1/websocket") as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert request(f"{proxied}/functions/v1/recall", headers=stack.anon, body={}).status == 207
 
 
 def test_websockets_need_a_key(stack: RunningStack, proxied: str) -> None:

@@ -130,8 +130,11 @@ class StackConfig:
         )
 
     def with_new_passwords(self) -> StackConfig:
-        """Return the configuration with passwords that the next start gives the roles."""
-        return replace(self, next_passwords=_generate_passwords())
+        """Return the configuration with passwords that the next start gives the roles.
+
+        Those that a start was to give already stay: it may have given them, and have ended before it wrote that down.
+        """
+        return self if self.next_passwords else replace(self, next_passwords=_generate_passwords())
 
     def with_passwords_set(self) -> StackConfig:
         """Return the configuration with the next passwords as those that hold."""

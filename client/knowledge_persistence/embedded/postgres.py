@@ -31,6 +31,7 @@ SUPERUSER = "supabase_admin"
 """The cluster's superuser, as in the Supabase image. `postgres` is an ordinary role."""
 
 _SETTINGS_FILE = "knowledge_persistence.conf"
+_RECOVERY_SECONDS = 3600.0
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
 # A Unix socket's path has room for 107 characters, 103 on macOS.
@@ -231,7 +232,8 @@ class Cluster:
 
         Args:
             process: what `start` returned.
-            timeout: seconds to wait.
+            timeout: seconds to wait for a server that doesn't say that it is starting. One that does may be recovering:
+                to end it would only make the next one begin again.
             give_up: asked often; True ends the waiting.
 
         Returns:
@@ -241,7 +243,12 @@ class Cluster:
         def settled() -> bool:
             return process.poll() is not None or give_up() or self._answers(process.pid)
 
-        return wait_until(settled, timeout=timeout) and process.poll() is None and not give_up()
+        def settled_or_silent() -> bool:
+            return settled() or self._state(process.pid) != "starting"
+
+        if not wait_until(settled, timeout=timeout):
+            wait_until(settled_or_silent, timeout=_RECOVERY_SECONDS)
+        return process.poll() is None and not give_up() and self._answers(process.pid)
 
     def stop(self, process: subprocess.Popen[bytes] | None = None, *, timeout: float = 30.0) -> None:
         """Stop the server: roll back what runs, write a checkpoint, end.
@@ -342,13 +349,15 @@ class Cluster:
             raise EmbeddedStackError(f"the database doesn't take a connection: {error}") from error
 
     def _answers(self, pid: int) -> bool:
+        return self._state(pid) == "ready" and (self.socket_directory / f".s.PGSQL.{self.port}").exists()
+
+    def _state(self, pid: int) -> str | None:
         try:
             lines = (self.directory / "postmaster.pid").read_text().splitlines()
             # The last line is what the server says of itself; a killed server's file says it still.
-            ready = lines[0] == str(pid) and lines[7].strip() == "ready"
+            return lines[7].strip() if lines[0] == str(pid) else None
         except (OSError, IndexError):
-            return False
-        return ready and (self.socket_directory / f".s.PGSQL.{self.port}").exists()
+            return None
 
     def check_version(self) -> None:
         """Refuse data of another major version of PostgreSQL.

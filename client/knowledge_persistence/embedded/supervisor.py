@@ -407,7 +407,7 @@ class Supervisor:
             component.start(
                 self._give_up_start if component is not self._components[0] else lambda: self._stopping
             )
-        except EmbeddedStackError as error:
+        except (EmbeddedStackError, OSError) as error:  # a full disk, for one
             if self._stopping:
                 return
             log(f"{component.name} doesn't start: {error}")

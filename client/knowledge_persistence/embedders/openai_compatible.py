@@ -137,9 +137,13 @@ class OpenAICompatibleEmbedder(BaseEmbedder):
         except openai.APIStatusError as error:
             raise EmbeddingError(f"{self._where()} answered {error.status_code}: {_reason(error)}") from error
         except openai.APITimeoutError as error:
-            raise EmbeddingError(f"{self._where()} gave no answer within {self._timeout:g} s") from error
+            raise EmbeddingError(
+                f"{self._where()} gave no answer within {self._timeout:g} s", unanswered=True
+            ) from error
         except openai.APIConnectionError as error:
-            raise EmbeddingError(f"{self._where()} can't be reached: {error.__cause__ or error}") from error
+            raise EmbeddingError(
+                f"{self._where()} can't be reached: {error.__cause__ or error}", unanswered=True
+            ) from error
         except (openai.OpenAIError, ValueError) as error:
             raise EmbeddingError(f"{self._where()} gave an answer that can't be read: {error}") from error
         # A server is a stranger: count, order and shape are checked, not assumed.

@@ -394,7 +394,7 @@ def _take_place(connection: psycopg.Connection, scratch: str, name: str) -> str 
             if there:
                 connection.execute(rename.format(sql.Identifier(name), sql.Identifier(previous)))
             connection.execute(rename.format(sql.Identifier(scratch), sql.Identifier(name)))
-    except psycopg.Error:
+    except BaseException:  # ^C, too
         if there:
             connection.execute(
                 sql.SQL("alter database {} with allow_connections true").format(sql.Identifier(name))

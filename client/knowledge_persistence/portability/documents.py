@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, cast
 
 import frontmatter
@@ -30,7 +31,7 @@ from knowledge_persistence.models import NewKnowledge
 from .report import Report, no_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from knowledge_persistence import KnowledgeClient
     from knowledge_persistence.models import JSON, JSONObject
@@ -158,7 +159,7 @@ def ingest(
     for name, skipped in whole.items():
         for one in kept[name]:
             place = (name, str(one.source.get("path")))
-            if place not in there and place not in skipped and place not in unread:
+            if place not in there and place not in unread and not _is_passed_over(place, skipped):
                 todo.retire(one, "the file is gone")
     todo.finish()
     return report
@@ -336,7 +337,7 @@ def _find(
         elif path.is_dir():
             name = root or str(path.resolve())
             passed = whole.setdefault(name, set())
-            for file in _walk(path):
+            for file in _walk(path, partial(_pass_over, path, name, passed, report)):
                 relative = file.relative_to(path).as_posix()
                 if file.is_symlink():
                     report.trouble("file", str(file), "skipped", "a symbolic link is not followed")
@@ -350,18 +351,45 @@ def _find(
             sources.append(_Source(root or str(path.resolve().parent), path.name, path))
         else:
             report.trouble("file", str(path), "failed", "no such file or directory")
-    return list({(one.root, one.path): one for one in sources}.values()), whole
+    known: dict[tuple[str, str], _Source] = {}
+    for one in sources:
+        if known.setdefault((one.root, one.path), one).file.resolve() != one.file.resolve():
+            report.trouble(
+                "file", str(one.file), "failed", f"{known[one.root, one.path].file} has the same path here"
+            )
+    return list(known.values()), whole
 
 
-def _walk(directory: Path) -> Iterator[Path]:
-    for place, names, files in os.walk(directory):
+def _pass_over(
+    directory: Path, name: str, passed: set[tuple[str, str]], report: Report, place: Path, why: str | OSError
+) -> None:
+    """Note a directory that is not read, so that nothing below it counts as gone."""
+    passed.add((name, f"{place.relative_to(directory).as_posix()}/"))
+    if isinstance(why, str):
+        report.trouble("directory", str(place), "skipped", why)
+    else:
+        report.trouble("directory", str(place), "failed", why.strerror or str(why))
+
+
+def _is_passed_over(place: tuple[str, str], passed: set[tuple[str, str]]) -> bool:
+    name, path = place
+    above = {
+        f"{parent.as_posix()}/" for parent in PurePosixPath(path).parents
+    }  # "./" is the directory itself
+    return place in passed or any((name, one) in passed for one in above)
+
+
+def _walk(directory: Path, pass_over: Callable[[Path, str | OSError], None]) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        pass_over(Path(error.filename), error)
+
+    for place, names, files in os.walk(directory, onerror=fail):
         names[:] = sorted(
-            name
-            for name in names
-            if not name.startswith(".")
-            and name not in _SKIPPED_DIRECTORIES
-            and not (Path(place) / name).is_symlink()
+            name for name in names if not name.startswith(".") and name not in _SKIPPED_DIRECTORIES
         )
+        for linked in [name for name in names if (Path(place) / name).is_symlink()]:
+            names.remove(linked)
+            pass_over(Path(place) / linked, "a symbolic link is not followed")
         yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
 
 
@@ -374,14 +402,27 @@ def split_file(
     """Read a file and split it.
 
     Raises:
-        SkippedFileError: it is too large, binary, or empty.
+        SkippedFileError: it is too large, binary, empty, nested too deeply, or no regular file.
         OSError: it can't be read.
     """
-    if file.stat().st_size > MAX_BYTES:
+    about = file.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise SkippedFileError("it is no regular file")
+    if about.st_size > MAX_BYTES:
         raise SkippedFileError(f"larger than {MAX_BYTES // 1_000_000} MB")
     text = _decode(file.read_bytes())
     if not text.strip():
         raise SkippedFileError("there is no text in it")
+    try:
+        parts = _split_document(file, text, max_tokens, overlap_tokens)
+    except RecursionError:
+        raise SkippedFileError("it is nested too deeply") from None
+    if not parts:
+        raise SkippedFileError("there is no text in it")
+    yield from parts
+
+
+def _split_document(file: Path, text: str, max_tokens: int, overlap_tokens: int) -> list[Part]:
     suffix = file.suffix.lower()
     title = None
     if suffix in HTML:
@@ -389,7 +430,7 @@ def split_file(
     elif suffix in MARKDOWN:
         text, title = _without_front_matter(text)
     is_markdown = suffix in MARKDOWN | HTML
-    parts = list(
+    return list(
         split_text(
             text,
             title=title,
@@ -399,9 +440,6 @@ def split_file(
             overlap_tokens=overlap_tokens,
         )
     )
-    if not parts:
-        raise SkippedFileError("there is no text in it")
-    yield from parts
 
 
 def _decode(data: bytes) -> str:

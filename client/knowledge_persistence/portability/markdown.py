@@ -11,10 +11,11 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
@@ -176,7 +177,14 @@ def import_markdown(
         key=lambda file: manifest.get(file.id or "") != file.path.relative_to(folder).as_posix(),
     )
     seen: dict[str, str] = {}
-    unreadable = {trouble.where for trouble in report.troubles}
+    troubled = {trouble.where for trouble in report.troubles}
+    # What could not be read, or lies below what could not, isn't gone.
+    unreadable = {
+        path
+        for path in manifest.values()
+        if path in troubled
+        or any(f"{above.as_posix()}/" in troubled for above in PurePosixPath(path).parents)
+    }
     options = _Options(force, dry_run, allow_credentials)
     for done, file in enumerate(files, 1):
         where = file.path.relative_to(folder).as_posix()
@@ -311,15 +319,18 @@ def _bring_up(
         report.trouble("item", where, "failed", f"it is rendered from a {kind}: edit that", known.id)
         return
     if not options.dry_run:
+        read = datetime.fromisoformat(known.updated_at)
         if changes:
-            client.edit(
-                known.id,
-                changes,
-                unchanged_since=datetime.fromisoformat(known.updated_at),
-                allow_credentials=options.allow_credentials,
-            )
+            read = client.edit(
+                known.id, changes, unchanged_since=read, allow_credentials=options.allow_credentials
+            ).updated_at
         if file.piece.status != known.piece.status:
-            client.validate(known.id, cast("ValidationStatus", file.piece.status), note=f"as {where} says")
+            client.validate(
+                known.id,
+                cast("ValidationStatus", file.piece.status),
+                note=f"as {where} says",
+                unchanged_since=read,
+            )
         _refresh(client, file, known.id)
     report.count("item", "edited")
 
@@ -391,7 +402,11 @@ def _moment(value: JSON) -> datetime | None:
 
 
 def _read_folder(folder: Path, report: Report) -> Iterator[_File]:
-    for directory, names, files in os.walk(folder):
+    def fail(error: OSError) -> None:
+        where = Path(error.filename).relative_to(folder).as_posix()
+        report.trouble("item", f"{where}/", "failed", error.strerror or str(error))
+
+    for directory, names, files in os.walk(folder, onerror=fail):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             path = Path(directory) / name
@@ -400,7 +415,7 @@ def _read_folder(folder: Path, report: Report) -> Iterator[_File]:
             where = path.relative_to(folder).as_posix()
             try:
                 yield _read_file(path)
-            except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
                 report.trouble("item", where, "failed", _words(error))
 
 
@@ -470,9 +485,19 @@ def _write(path: Path, one: _Stored) -> None:
     post.metadata.update(told)
     text = frontmatter.dumps(post, sort_keys=False, allow_unicode=True, width=1000) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.write_bytes(text.encode())
-    scratch.replace(path)
+    _replace(path, text)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and through no link that somebody has put there."""
+    scratch = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+    try:
+        with scratch.open("xb") as file:
+            file.write(text.encode())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _path_of(one: _Stored) -> Path:
@@ -498,7 +523,7 @@ def _read_manifest(folder: Path) -> dict[str, str]:
 
 def _write_manifest(folder: Path, items: Mapping[str, str]) -> None:
     told = {"format": "knowledge-persistence markdown", "version": 1, "items": dict(sorted(items.items()))}
-    (folder / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    _replace(folder / MANIFEST, json.dumps(told, indent=1) + "\n")
 
 
 def _words(error: Exception) -> str:

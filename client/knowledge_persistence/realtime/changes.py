@@ -14,10 +14,12 @@ import struct
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, cast
 from uuid import uuid4
 
 import psycopg
+import re2  # pyright: ignore[reportMissingTypeStubs]
 from psycopg import AsyncConnection
 from psycopg.rows import tuple_row
 
@@ -43,6 +45,9 @@ _OPERATORS: Final = frozenset(
     {"eq", "neq", "lt", "lte", "gt", "gte", "in", "like", "ilike", "is", "match", "imatch", "isdistinct"}
 )
 _MOST_VALUES: Final = 100
+_EXPRESSION_MEMORY: Final = 1 << 20  # bytes
+_compile = cast("Callable[[str, object], _Expression]", re2.compile)  # pyright: ignore[reportUnknownMemberType]
+_BadExpression = cast("type[Exception]", re2.error)  # pyright: ignore[reportUnknownMemberType]
 
 
 class FilterError(ValueError):
@@ -89,8 +94,7 @@ class Condition:
                 flags = re.DOTALL | (re.IGNORECASE if self.operator == "ilike" else 0)
                 return re.match(pattern, value, flags) is not None
             case "match" | "imatch":
-                flags = re.IGNORECASE if self.operator == "imatch" else 0
-                return re.search(wanted, value, flags) is not None
+                return _expression(wanted, self.operator == "imatch").search(value) is not None
             case _:
                 order = _compare(value, wanted, kind)
                 if order is None:
@@ -103,6 +107,28 @@ class Condition:
                     "gt": order > 0,
                     "gte": order >= 0,
                 }[self.operator]
+
+
+class _Expression(Protocol):
+    def search(self, text: str) -> object | None: ...
+
+
+@cache
+def _options(*, case_sensitive: bool) -> object:
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _EXPRESSION_MEMORY
+    options.case_sensitive = case_sensitive
+    return options
+
+
+@lru_cache(1000)
+def _expression(pattern: str, ignore_case: bool) -> _Expression:
+    """Compile a subscriber's regular expression, by an engine whose time is linear in the text."""
+    try:
+        return _compile(pattern, _options(case_sensitive=not ignore_case))
+    except _BadExpression as error:
+        raise FilterError(f"{pattern!r} is no regular expression that is understood here") from error
 
 
 def _like_to_glob(pattern: str) -> str:
@@ -125,6 +151,8 @@ def _compare(value: str, wanted: str, kind: str) -> int | None:
             right = wanted.lower()
     except (InvalidOperation, ValueError):
         return None
+    if isinstance(left, Decimal) and isinstance(right, Decimal) and (left.is_nan() or right.is_nan()):
+        return left.is_nan() - right.is_nan()  # as PostgreSQL sorts them: equal, and after all numbers
     if left == right:
         return 0
     return -1 if cast("str", left) < cast("str", right) else 1
@@ -157,10 +185,7 @@ def parse_filter(text: str) -> tuple[Condition, ...]:
             if len(values) > _MOST_VALUES:
                 raise FilterError(f"at most {_MOST_VALUES} values in a filter")
         if operator in {"match", "imatch"}:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise FilterError(f"{value!r} is no regular expression") from error
+            _expression(value, operator == "imatch")
         conditions.append(Condition(column.strip(), operator, values, negated))
     return tuple(conditions)
 

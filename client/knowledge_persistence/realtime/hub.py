@@ -211,8 +211,9 @@ class Hub:
                     await asyncio.wait([feed], timeout=0.5)
                 if feed.done():
                     feed.result()
-            except (psycopg.Error, OSError) as error:
-                log.warning("changes can't be followed: %s", error)
+            except Exception as error:
+                expected = isinstance(error, (psycopg.Error, OSError))
+                log.warning("changes can't be followed: %s", error, exc_info=not expected)
                 for channel in tuple(self._followers):
                     channel.told_ready = False
                     channel.tell_system("postgres_changes", "error", "Subscribing to PostgreSQL failed")

@@ -515,6 +515,8 @@ function proxy(request, response, port, target) {
       request.resume();
       response.writeHead(answer.statusCode ?? 502, answered);
       answer.pipe(response);
+      // A service that dies in the middle of its answer: half of it must not look like one that is still coming.
+      answer.on("close", () => { if (!answer.complete) response.destroy(); });
     },
   );
   upstream.on("error", (error) => {
@@ -747,6 +749,9 @@ function makeOrigin(config, app, connection) {
     });
   });
   server.on("upgrade", (request, socket, head) => {
+    // Who goes away while being refused is nobody's error.
+    socket.on("error", () => socket.destroy());
+    if (!URL.canParse(request.url, "http://127.0.0.1")) return refuseUpgrade(socket, 400, "no such address");
     const url = new URL(request.url, "http://127.0.0.1");
     const key = request.headers["x-api-key"] ?? request.headers.apikey ?? url.searchParams.get("apikey");
     if (!under(url.pathname, "/realtime/v1")) return refuseUpgrade(socket, 404, "no such path");
