@@ -9,13 +9,15 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from databases import free_port, short_directory
-from knowledge_persistence.embedded import Home, Stack
+from knowledge_persistence.embedded import Cluster, Home, Stack
 from knowledge_persistence.embedded import supervisor as supervisor_module
 from knowledge_persistence.embedded.accounts import ACCOUNT_NAME, ensure_searchable, server_account
 from knowledge_persistence.embedded.processes import ProcessId, wait_until
@@ -368,3 +370,30 @@ def test_a_data_directory_with_a_long_path(home: Path) -> None:
         running = RunningStack(stack)
         assert running.call("/healthz").status == 200
         assert len(str(stack.home.cluster(running.config).socket_directory)) < 80
+
+
+def test_a_server_that_recovers_is_waited_for(tmp_path: Path) -> None:
+    """Ended, it would begin again with the same work; what says nothing of the kind is given up."""
+    cluster = Cluster(tmp_path, socket_directory=tmp_path, port=1, superuser_password="x")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        try:
+            assert not cluster.wait_ready(process, timeout=0.1)
+            told = tmp_path / "postmaster.pid"
+
+            def say(state: str) -> None:
+                told.write_text("\n".join([str(process.pid), *[""] * 6, f"{state:<8}"]) + "\n")
+
+            def recover() -> None:
+                time.sleep(0.5)
+                (tmp_path / ".s.PGSQL.1").touch()
+                say("ready")
+
+            say("starting")
+            recovery = threading.Thread(target=recover)
+            recovery.start()
+            assert cluster.wait_ready(process, timeout=0.1)
+            recovery.join()
+            say("stopping")
+            assert not cluster.wait_ready(process, timeout=0.1)
+        finally:
+            process.kill()
