@@ -549,6 +549,7 @@ def _failure(job: EmbeddingJob, error: KnowledgePersistenceError) -> dict[str, J
         "embedding_model": job.embedding_model,
         "content_hash": job.content_hash,
         "error": str(error),
+        "unanswered": isinstance(error, EmbeddingError) and error.unanswered,
     }
 
 

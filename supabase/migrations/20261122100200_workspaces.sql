@@ -310,6 +310,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform private.lock_managed_workspace(drop_workspace.workspace_id);
+  -- Before their sessions, as everybody takes them: the deletion alone would come to the keys last.
+  perform from private.session_keys k where k.workspace_id = drop_workspace.workspace_id order by k.session_id for update;
   delete from public.workspaces w where w.id = drop_workspace.workspace_id;
 end
 $$;

@@ -217,7 +217,7 @@ create table private.session_keys (
   constraint session_keys_session_id_fkey foreign key (session_id) references public.ai_sessions (id) on delete cascade
 );
 alter table private.session_keys enable row level security;
-comment on table private.session_keys is 'One row per session: keeps its identifier unique and counts what was recorded in it.';
+comment on table private.session_keys is 'One row per session: keeps its identifier unique, counts what was recorded in it, and says when it was resumed.';
 comment on column private.session_keys.workspace_id is 'As in ai_sessions.';
 comment on column private.session_keys.owner_id is 'As in ai_sessions.';
 comment on column private.session_keys.session_identifier is 'As in ai_sessions.';

@@ -108,14 +108,20 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_model text := coalesce(new.embedding_model, (select m.name from public.embedding_models m where m.is_default));
-  v_next text := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
+  v_model text;
+  v_next text;
 begin
   perform private.lock_models();
+  v_model := coalesce(new.embedding_model, (select m.name from public.embedding_models m where m.is_default));
+  v_next := (select s.to_model from private.embedding_switches s where s.ended_at is null and s.swapped_at is null);
   -- A switch is for those who chose no model.
   if new.embedding_model is not null then
+    perform from private.embedding_jobs j join public.knowledge_items k on k.id = j.knowledge_id
+      where k.workspace_id = new.id and j.for_switch order by j.knowledge_id for no key update of j;
     delete from private.embedding_jobs j using public.knowledge_items k
      where k.workspace_id = new.id and j.knowledge_id = k.id and j.for_switch;
+    perform from private.next_embeddings n join public.knowledge_items k on k.id = n.knowledge_id
+      where k.workspace_id = new.id order by n.knowledge_id for no key update of n;
     delete from private.next_embeddings n using public.knowledge_items k
      where k.workspace_id = new.id and n.knowledge_id = k.id;
   end if;
@@ -133,7 +139,7 @@ begin
   return null;
 end
 $$;
-comment on function private.queue_workspace() is 'Trigger: makes a job for every item of a workspace that gets another model.';
+comment on function private.queue_workspace() is 'Trigger: makes a job for every item of a workspace that gets another model, and takes the workspace out of a switch or into it.';
 revoke execute on function private.queue_workspace() from public;
 create trigger workspaces_queue_items after update of embedding_model on public.workspaces
   for each row when (new.embedding_model is distinct from old.embedding_model)
@@ -225,7 +231,8 @@ begin
   end if;
   for v_one in
     select e.* from jsonb_to_recordset(embeddings)
-      as e (knowledge_id uuid, embedding_model text, content_hash text, embedding extensions.vector, error text)
+      as e (knowledge_id uuid, embedding_model text, content_hash text, embedding extensions.vector, error text,
+        unanswered boolean)
      order by e.knowledge_id  -- one order for all workers
   loop
     knowledge_id := v_one.knowledge_id;
@@ -236,8 +243,9 @@ begin
     if v_one.embedding is null then
       update private.embedding_jobs j
          set last_error = left(coalesce(v_one.error, 'no embedding and no error given'), 1000),
-             available_at = case when j.attempts >= v_max_attempts then 'infinity'
-               else now() + least(interval '1 hour', interval '1 second' * power(2, j.attempts)) end
+             -- Who gave no answer at all says nothing of the text.
+             available_at = case when j.attempts >= v_max_attempts and v_one.unanswered is not true then 'infinity'
+               else now() + least(interval '1 hour', interval '1 second' * power(2, least(j.attempts, 12))) end
        where j.knowledge_id = v_one.knowledge_id and j.for_switch = v_for_switch;
       outcome := 'failed';
     elsif v_for_switch then
@@ -266,7 +274,7 @@ begin
 end
 $$;
 comment on function public.store_embeddings(jsonb) is
-  'Stores vectors: an array of {knowledge_id, embedding_model, content_hash, embedding} or, where embedding failed, {knowledge_id, embedding_model, error}. Answers stored, stale (the text or the model changed; it is claimed again) or failed (tried again later, set aside after 8 attempts). For service_role.';
+  'Stores vectors: an array of {knowledge_id, embedding_model, content_hash, embedding} or, where embedding failed, {knowledge_id, embedding_model, error, unanswered}. Answers stored, stale (the text or the model changed; it is claimed again) or failed (tried again later; set aside after 8 attempts, unless unanswered: the provider gave no answer at all). For service_role.';
 
 -- definer because nobody writes jobs directly.
 create function public.retry_embeddings(knowledge_ids uuid[] default null)

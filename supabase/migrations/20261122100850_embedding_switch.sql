@@ -51,7 +51,7 @@ language sql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('knowledge-persistence: embedding models', 0)) $$;
-comment on function private.lock_models() is 'Lets one transaction at a time change which models there are and which serves.';
+comment on function private.lock_models() is 'Lets one transaction at a time change which models there are, which serves, and which a workspace chose.';
 
 create function private.store_next_embedding(
   knowledge_id uuid, embedding_model text, content_hash text, embedding extensions.vector

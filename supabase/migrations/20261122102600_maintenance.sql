@@ -137,7 +137,7 @@ declare
   v_to uuid := private.uuid_floor(private.month_end(lock_sessions.month));
 begin
   -- Before what refers to them, against the usual order: from here on nobody resumes these sessions, records in them or
-  -- links to them, so nothing is left behind. They are sessions that nobody works in.
+  -- links to them, so nothing is left behind. Who is at work in one is waited for, and then found to be.
   perform from private.session_keys k where k.session_id >= v_from and k.session_id < v_to order by k.session_id for update;
   perform from public.ai_sessions s where s.id >= v_from and s.id < v_to order by s.id for update;
 end

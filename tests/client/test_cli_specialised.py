@@ -40,9 +40,14 @@ def kp(command: Callable[..., Printed], sign_up: SignUp) -> Kp:
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def say(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes], None]:
     """Put a text on standard input."""
-    return lambda text: monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+    def put(text: str | bytes) -> None:
+        data = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+
+    return put
 
 
 def in_order(text: str, *parts: str) -> None:
@@ -103,7 +108,7 @@ def test_what_the_database_refuses_is_told(kp: Kp) -> None:
     assert kp("insight", "apply", "nonsense").code == 1
 
 
-def test_a_pasted_stack_trace_finds_what_is_known(kp: Kp, say: Callable[[str], None]) -> None:
+def test_a_pasted_stack_trace_finds_what_is_known(kp: Kp, say: Callable[[str | bytes], None]) -> None:
     nothing = kp("gotcha", "find", "It breaks")
     assert (nothing.code, nothing.out) == (0, "")
     assert "kp gotcha record" in nothing.err
@@ -159,7 +164,7 @@ def test_a_problem_without_a_solution_says_so(kp: Kp) -> None:
     assert "not known" in kp("gotcha", "list").out
 
 
-def test_runs_are_recorded_and_suggested(kp: Kp, say: Callable[[str], None]) -> None:
+def test_runs_are_recorded_and_suggested(kp: Kp, say: Callable[[str | bytes], None]) -> None:
     done = kp("command", "record", "pg_ctl reload", "--worked", "--for", "Read the configuration again",
               "--needs", "a running server")  # fmt: skip
     item = str(UUID(done.out.strip()))
@@ -239,6 +244,41 @@ def test_a_command_is_run_and_its_end_passed_on(
     assert "How it failed: tired" in suggested.stdout
 
 
+def test_logs_of_any_encoding_are_taken(kp: Kp, say: Callable[[str | bytes], None]) -> None:
+    log = "ERROR: die Röhre ist verstopft".encode("latin-1") + b"\0"
+    say(log)
+    kp("gotcha", "record", "-", "--solution", "Clean it.")
+    say(log)
+    assert "Clean it." in kp("gotcha", "find", "-").out
+    say(b"caf\xe9 opens at nine")
+    kp("remember", "-")
+    say(b"when does the caf\xe9 open")
+    assert "opens at nine" in kp("recall", "-").out
+
+
+def test_a_command_does_not_wait_for_who_has_stopped_reading(sign_up: SignUp, tmp_path: Path) -> None:
+    person = sign_up("cli")
+    CredentialStore(tmp_path / "home").save(person.deployment.url, person.credential)
+    reading, writing = os.pipe()
+    noisy = "import sys; [sys.stderr.write('x' * 1000 + chr(10)) for _ in range(1000)]; sys.exit(3)"
+    given = {
+        "KP_HOME": str(tmp_path / "home"),
+        "KP_URL": person.deployment.url,
+        "KP_API_KEY": person.deployment.api_key,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "command", "run", "--json", "--", sys.executable, "-c", noisy],
+        env={**os.environ, **given},
+        stdout=subprocess.PIPE,
+        stderr=writing,
+    )
+    os.close(writing)
+    assert os.read(reading, 1)
+    os.close(reading)
+    told, _ = process.communicate(timeout=60)
+    assert json.loads(told)["success_count"] == 0
+
+
 def test_a_run_that_is_not_recorded_ends_as_the_command_does(
     alone: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -250,7 +290,7 @@ def test_a_run_that_is_not_recorded_ends_as_the_command_does(
     assert "The run was not recorded." in secret.stderr
 
 
-def test_insights_are_recorded_and_applied(kp: Kp, say: Callable[[str], None]) -> None:
+def test_insights_are_recorded_and_applied(kp: Kp, say: Callable[[str | bytes], None]) -> None:
     say("Each can be undone by itself.\n")
     item = str(UUID(kp("insight", "record", "Small steps win", "-", "--confidence", "80").out.strip()))
     again = kp("insight", "record", "small STEPS win", "They are read.")

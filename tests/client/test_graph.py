@@ -357,7 +357,7 @@ def test_a_browser_draws_200_items_and_shows_one(tmp_path: Path) -> None:
 
 
 def test_dot_quotes_every_text() -> None:
-    title = 'He said "C:\\new"];\nevil [label="x'
+    title = 'He said "C:\\new"];\nevil\x1b\u202e [label="x'
     lines = to_dot(drawing(3, title)).splitlines()
     assert lines[0] == "digraph knowledge {"
     assert lines[-1] == "}"

@@ -221,8 +221,11 @@ def test_a_failed_command_is_recorded_and_looked_up(hook: Hook, person: Persona)
     assert answer["hookSpecificOutput"]["hookEventName"] == "PostToolUseFailure"
     assert "What works: call the pg_dump of the server's version by its path" in context
     assert "What failed: reinstall pg_dump" in context
+    # Output that a tool has cut in the middle of a character.
+    halved = hook("command-failed", **failed("pg_dump shop", f"{error} \ud83d"))
+    assert "What works: call the pg_dump" in halved["hookSpecificOutput"]["additionalContext"]
     hook("command-succeeded", **worked("pg_dump shop"))
-    assert commands(person) == [("pg_dump shop", 3, 1)]
+    assert commands(person) == [("pg_dump shop", 4, 1)]
     [session] = person.sql("select session_identifier, project_context, end_time from ai_sessions")
     assert (session["session_identifier"], session["project_context"]) == ("claude-code-s1", "shop")
     assert session["end_time"] is None
@@ -301,10 +304,13 @@ def test_each_tool_says_in_its_way_how_a_command_went(
         {"tool_input": {"file_path": "x"}},
         failed("make", "stopped", is_interrupt=True),
         {"tool_input": {"command": "make"}, "error_message": "no", "failure_type": "permission_denied"},
+        {"tool_input": {"command": "make serve", "run_in_background": True}, "tool_response": {"stdout": ""}},
+        {"tool_input": {"command": "make"}, "tool_response": {"stdout": "", "interrupted": True}},
     ],
 )
 def test_what_is_no_run_of_a_command_is_none(values: dict[str, Any]) -> None:
     assert Payload("cursor", values).run() is None
+    assert Payload("claude-code", values).run() is None
 
 
 def test_a_project_is_its_repository(project: Path) -> None:

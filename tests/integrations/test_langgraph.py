@@ -7,7 +7,7 @@ asked of both.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import pytest
@@ -24,10 +24,12 @@ from langgraph.store.base import (
 from langgraph.store.memory import InMemoryStore
 
 from knowledge_persistence import KnowledgeClient
+from knowledge_persistence.embedders import BaseEmbedder
 from knowledge_persistence.embedders.local import LocalEmbedder
 from knowledge_persistence.errors import (
     ConflictError,
     CredentialError,
+    EmbeddingError,
     InvalidArgumentError,
     PermissionDeniedError,
 )
@@ -103,6 +105,21 @@ def test_of_one_key_in_a_batch_the_last_word_counts(world: World) -> None:
     assert sorted(row["value"]["turn"] for row in kept) == [297, 298, 299]
     ana.rpc("put_store_items", items=[*items, *[key | {"value": None} for key in keys]])
     assert ana.rpc("get_store_items", keys=keys) == []
+
+
+def test_an_embedder_that_fails_refuses_nothing(enter: Enter, world: World) -> None:
+    class Away(BaseEmbedder):
+        def _embed(self, texts: Sequence[str]) -> Any:
+            raise EmbeddingError(f"nobody there for {len(texts)} texts", unanswered=True)
+
+    store = KnowledgeStore(
+        enter(world.sign_up("ana"), embedder=Away(name="all-MiniLM-L6-v2", dimensions=384, cache_size=0))
+    )
+    store.put(("a",), "b", {"text": "kept"})
+    found = store.get(("a",), "b")
+    assert found is not None
+    [waiting] = world.superuser("select count(*) as jobs from private.embedding_jobs")
+    assert waiting["jobs"] == 1
 
 
 def test_what_is_deleted_is_gone(enter: Enter, world: World) -> None:

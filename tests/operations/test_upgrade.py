@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from databases import Database, free_port, short_directory
+from knowledge_persistence.cli.upgrade import way_back
 from knowledge_persistence.embedded import Home, Stack, StackConfig
 from knowledge_persistence.errors import ConfigurationError, EmbeddedStackError, TransportError
 from knowledge_persistence.migrations import apply_migrations, migration_status
@@ -93,6 +94,27 @@ def test_data_of_another_major_version_are_refused_with_instructions(tmp_path: P
         with pytest.raises(EmbeddedStackError, match=r"PostgreSQL 15.*kp backup.*kp restore"):
             upgrade_stack(Stack(directory), tmp_path / "archive")
         assert [path.name for path in home.cluster_directory.iterdir()] == ["PG_VERSION"]
+
+
+def test_a_backup_needs_a_place(behind: Database, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is no directory"):
+        upgrade_database(behind.dsn(), tmp_path / "nowhere" / "before.kpbackup", dry_run=True)
+
+
+def test_who_may_not_look_is_told(behind: Database, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="can't be examined"):
+        upgrade_database(behind.dsn("authenticator"), tmp_path / "before.kpbackup", dry_run=True)
+
+
+def test_the_way_back_leads_to_where_it_came_from(tmp_path: Path) -> None:
+    archive = tmp_path / "before it.kpbackup"
+    url = "postgresql://postgres:hunter2@db.example:6543/memory?sslmode=require"
+    assert way_back(archive, None, url) == (
+        "kp restore --database-url postgresql://SUPERUSER:PASSWORD@db.example:6543/memory"
+        f" '{archive}' --replace"
+    )
+    assert way_back(archive, Path(".env"), None) == f"kp restore --env-file .env '{archive}' --replace"
+    assert way_back(archive, None, None) == f"kp restore '{archive}' --replace"
 
 
 def test_a_dry_run_changes_nothing(behind: Database, tmp_path: Path) -> None:

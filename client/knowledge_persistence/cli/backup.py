@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import JsonOption, emit_json, err, fail, out
+from .output import JsonOption, clean, emit_json, err, fail, out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -111,7 +111,10 @@ def restore(
         if as_json:
             emit_json({"created_at": held.created_at, "database": held.database, "rows": held.rows})
         else:
-            err.print(f"The archive is whole: {held.rows} rows of {held.database}, from {held.created_at}.")
+            err.print(
+                clean(f"The archive is whole: {held.rows} rows of {held.database}, from {held.created_at}."),
+                markup=False,
+            )
         return
     if verify and replace:
         fail("--verify replaces nothing: one or the other", _USAGE)

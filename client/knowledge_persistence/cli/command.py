@@ -135,11 +135,15 @@ def _run(command: str | list[str], *, quiet: bool) -> tuple[int, str]:
     kept = bytearray()
 
     def pass_on() -> None:
+        heard = True
         while chunk := os.read(said, _KEPT):
             kept.extend(chunk)
             del kept[:-_KEPT]
-            while chunk:
-                chunk = chunk[os.write(sys.stderr.fileno(), chunk) :]
+            try:
+                while chunk and heard:
+                    chunk = chunk[os.write(sys.stderr.fileno(), chunk) :]
+            except OSError:
+                heard = False  # nobody reads any more; the command must not wait for us
 
     listener = threading.Thread(target=pass_on, daemon=True)
     listener.start()

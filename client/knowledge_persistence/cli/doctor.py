@@ -52,7 +52,7 @@ def doctor(
     database, api = database_url, None
     versions: dict[str, str] = {}
     if env_file is not None:
-        from knowledge_persistence.operations.deployment import read_env_file, superuser_url  # noqa: PLC0415
+        from knowledge_persistence.operations.deployment import host_of, read_env_file, superuser_url  # noqa: PLC0415
 
         values = read_env_file(env_file)
         compose = Path(env_file).with_name("docker-compose.yml")
@@ -61,7 +61,7 @@ def doctor(
         findings += examine_disk(Path(env_file).absolute().parent)
         versions = _image_versions(text, values)
         database = database or superuser_url(env_file)
-        url = f"http://127.0.0.1:{values.get('API_GW_HTTP_PORT', '8000')}"
+        url = f"http://{host_of(values)}:{values.get('API_GW_HTTP_PORT', '8000')}"
         api = (url, values.get("SUPABASE_PUBLISHABLE_KEY", ""))
     else:
         from knowledge_persistence.embedded.home import Home  # noqa: PLC0415

@@ -159,7 +159,7 @@ def _failed(payload: Payload, settings: Settings) -> JSONObject | None:
         return None
     if run.succeeded:
         return _succeeded(payload, settings)
-    said = run.output.replace("\0", "")[-_MAX_OUTPUT:]
+    said = _whole(run.output)[-_MAX_OUTPUT:]
     with _in_session(payload, settings) if run.is_worth_recording else _connect(settings) as client:
         if run.is_worth_recording:
             _record(client, payload, run, said, settings)
@@ -184,7 +184,7 @@ def _record(
 ) -> None:
     try:
         client.record_command_run(
-            run.command.replace("\0", ""),
+            _whole(run.command),
             succeeded=said is None,
             failure_output=said or None,
             project_context=settings.project,
@@ -192,6 +192,11 @@ def _record(
     except CredentialError as error:
         # What it looks like is said, what it is is not.
         _log(settings, payload.tool, "command", f"a run was not recorded: {error.message}")
+
+
+def _whole(text: str) -> str:
+    """Return a text without what no database holds: NUL, and halves of characters that were cut in two."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 def _helps(found: FoundGotcha) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import datetime  # noqa: TC003 - typer reads the annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, cast
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from .connection import SessionOption, UrlOption, WorkspaceOption, open_client
 from .output import JsonOption, bar, clean, emit_json, err, fail, out
+from .records import piped_text
 
 if TYPE_CHECKING:
     from knowledge_persistence.models import JSON, JSONObject, RecalledKnowledge
@@ -98,7 +98,7 @@ def remember(
     as_json: JsonOption = False,
 ) -> None:
     """Record something that was learned. The same text is kept once."""
-    text = sys.stdin.read() if content == "-" else content
+    text = piped_text() if content == "-" else content
     if not text.strip():
         fail("there is nothing to remember: the text is blank", _USAGE)
     with open_client(url=url, workspace=workspace, session=session, embeds=embed) as client:
@@ -205,7 +205,7 @@ def recall(
     as_json: JsonOption = False,
 ) -> None:
     """Find what is known about something, the best first, with the reason why."""
-    text = sys.stdin.read() if query == "-" else query
+    text = piped_text() if query == "-" else query
     if not text.strip():
         fail("there is nothing to look for: the query is blank", _USAGE)
     held = _json_object(context)

@@ -170,12 +170,12 @@ def import_(
         fail("--people goes with --as-service: your own import is in your name", _USAGE)
     with open_client(url=url, workspace=workspace, session=False, service_role=as_service) as client:
         if chosen is Source.jsonl:
-            from knowledge_persistence.portability.jsonl import check_jsonl, import_jsonl  # noqa: PLC0415
+            from knowledge_persistence.portability.jsonl import check_jsonl, import_jsonl, read_header  # noqa: PLC0415
 
             map_of_people = None if people is None else _read_people(people)
             place = None
             if as_service and workspace is None:
-                header, _ = check_jsonl(source)
+                header = read_header(source) if damaged else check_jsonl(source)[0]
                 if not dry_run:
                     place = client.restore_workspace(header, people=map_of_people)
                 else:

@@ -32,6 +32,11 @@ AllowCredentialsOption = Annotated[
 ]
 
 
+def piped_text() -> str:
+    """Return standard input. Logs hold what is no text (another encoding's bytes, NUL): that is replaced."""
+    return sys.stdin.buffer.read().decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
 def given_text(argument: str, what: str) -> str:
     """Return a text, read from standard input where the argument is ``-``; a blank one is wrong usage.
 
@@ -39,7 +44,7 @@ def given_text(argument: str, what: str) -> str:
         argument: the text, or ``-``.
         what: what it is, for the message.
     """
-    text = (sys.stdin.read() if argument == "-" else argument).strip()
+    text = (piped_text() if argument == "-" else argument).strip()
     if not text:
         fail(f"{what} is blank", _USAGE)
     return text

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from knowledge_persistence.errors import KnowledgePersistenceError
 
-from .output import JsonOption, emit_json, err, fail, print_error
+from .output import JsonOption, clean, emit_json, err, fail, print_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,6 +267,7 @@ def _print_pairs(pairs: list[tuple[str, str]]) -> None:
 
 
 def _print_line(path: Path, line: str, *, prefixed: bool) -> None:
+    line = clean(line)  # what a server logs of a caller's text is the caller's
     sys.stdout.write(f"{path.stem:<11}| {line}\n" if prefixed else f"{line}\n")
     sys.stdout.flush()
 

@@ -31,7 +31,9 @@ def create(
     workspace: Annotated[
         str | None, typer.Option(help="The one workspace it opens, by id or name; else yours at hand.")
     ] = None,
-    days: Annotated[int, typer.Option(min=0, help="It ends after so many days; 0: not by itself.")] = 90,
+    days: Annotated[
+        int, typer.Option(min=0, max=36500, help="It ends after so many days; 0: not by itself.")
+    ] = 90,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -81,10 +82,7 @@ def upgrade(
         what = "pending" if dry_run else "applied"
         err.print(f"{len(done.applied)} migrations {what}.")
         if done.backup is not None:
-            where = "" if env_file is None else f"--env-file {env_file} "
-            err.print(
-                f"The way back: kp restore {where}{done.backup} --replace", markup=False, soft_wrap=True
-            )
+            err.print(f"The way back: {way_back(done.backup, env_file, url)}", markup=False, soft_wrap=True)
         for finding in done.findings:
             err.print(
                 f"{finding.severity.value} {finding.check}: {clean(finding.message)}",
@@ -95,6 +93,25 @@ def upgrade(
             err.print(f"{number}. {step}", markup=False, soft_wrap=True)
     if not done.is_sound:
         raise typer.Exit(1)
+
+
+def way_back(archive: Path, env_file: Path | None, url: str | None) -> str:
+    """Write the command that restores a backup into where it came from.
+
+    A restore needs the superuser, whose password isn't known here.
+    """
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+
+    command = ["kp", "restore"]
+    if env_file is not None:
+        command += ["--env-file", str(env_file)]
+    elif url is not None:
+        told = conninfo_to_dict(url)
+        place = (
+            f"{told.get('host') or 'localhost'}:{told.get('port') or 5432}/{told.get('dbname') or 'postgres'}"
+        )
+        command += ["--database-url", f"postgresql://SUPERUSER:PASSWORD@{place}"]
+    return shlex.join([*command, str(archive), "--replace"])
 
 
 def _say(message: str) -> None:

@@ -306,7 +306,8 @@ def report(
     ] = None,
     *,
     days: Annotated[
-        int | None, typer.Option("--days", min=1, help="Count only the runs of the last so many days.")
+        int | None,
+        typer.Option("--days", min=1, max=36500, help="Count only the runs of the last so many days."),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=1000, help="So many results of one test.")

@@ -11,6 +11,7 @@ import hashlib
 import html
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +68,8 @@ def _attributes(values: dict[str, str]) -> str:
 
 def _dot_text(value: str) -> str:
     # In a label a backslash begins an escape of Graphviz' own.
-    return " ".join(value.split()).replace("\\", "\\\\").replace('"', '\\"')
+    plain = "".join(c for c in " ".join(value.split()) if unicodedata.category(c) not in {"Cc", "Cf"})
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def to_html(graph: KnowledgeGraph, *, title: str, progress: Callable[[str], None] | None = None) -> str:

@@ -100,11 +100,11 @@ class Payload:
         return self._text("source")
 
     def run(self) -> CommandRun | None:
-        """Return the command that was run; None where the payload is of none, or of one that was interrupted."""
+        """Return the command that was run; None where it is of none, or of one whose end isn't known."""
         command = self._command()
         if command is None or self._values.get("is_interrupt") is True:
             return None
-        if self._text("failure_type") == "permission_denied":
+        if self._text("failure_type") == "permission_denied" or self._went_on():
             return None
         failure = self._text("error", "error_message")
         if failure is not None or self._event == "PostToolUseFailure":
@@ -117,6 +117,14 @@ class Payload:
         if code is None and self.tool == "claude-code":
             code = 0
         return CommandRun(command=command, succeeded=None if code is None else code == 0, output=output)
+
+    def _went_on(self) -> bool:
+        """Say whether how the command ends isn't known yet: it was put into the background, or was interrupted."""
+        told = self._values.get("tool_input")
+        answer = self._values.get("tool_response")
+        return (isinstance(told, dict) and cast("JSONObject", told).get("run_in_background") is True) or (
+            isinstance(answer, dict) and cast("JSONObject", answer).get("interrupted") is True
+        )
 
     def answer(self, context: str, default_event: str) -> JSONObject:
         """Return what makes the tool give a text to the agent.

@@ -9,6 +9,7 @@ Each stored item is a knowledge item of the client's user: `kp recall` and every
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - from_row looks at it
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -32,6 +33,7 @@ except ImportError as error:  # pragma: no cover - said where it is missing
     raise ImportError("LangGraph is not installed: pip install 'knowledge-persistence[langgraph]'") from error
 
 from knowledge_persistence._values import Argument, JsonArgument
+from knowledge_persistence.errors import EmbeddingError
 from knowledge_persistence.models import JSON, from_rows
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
     from knowledge_persistence import KnowledgeClient
     from knowledge_persistence._values import CallMode, Row
+
+log = logging.getLogger("knowledge_persistence.langgraph")
 
 #: What an item is searched by is cut here, in characters; its value is kept whole.
 _MAX_TEXT: Final = 16_000
@@ -179,9 +183,14 @@ class KnowledgeStore(BaseStore):
                 texts[place] = "/".join((*op.namespace, op.key)) + "\n" + text
         core = self._client.core
         if core.embedder is not None and texts:
-            model, vectors = core.embed_documents(list(texts.values()))
-            for place, vector in zip(texts, vectors, strict=True):
-                items[place] |= {"content_embedding": vector.text(), "embedding_model": model}
+            try:
+                model, vectors = core.embed_documents(list(texts.values()))
+            except EmbeddingError as error:
+                # Nothing is refused for want of a vector: the worker makes it.
+                log.warning("stored without vectors for now: %s", error)
+            else:
+                for place, vector in zip(texts, vectors, strict=True):
+                    items[place] |= {"content_embedding": vector.text(), "embedding_model": model}
         self._call(
             "put_store_items",
             {

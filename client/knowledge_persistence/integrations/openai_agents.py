@@ -23,7 +23,8 @@ except ImportError as error:  # pragma: no cover - said where it is missing
     ) from error
 
 from knowledge_persistence._values import Argument, JsonArgument
-from knowledge_persistence.errors import APIError
+from knowledge_persistence.errors import APIError, KnowledgePersistenceError
+from knowledge_persistence.mcp.answers import indented, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,12 +120,14 @@ def memory_tools(client: AsyncKnowledgeClient, *, max_results: int = 5) -> list[
         """
         try:
             found = await client.recall(query, max_results=max_results)
-        except APIError as error:
+        except KnowledgePersistenceError as error:
             return _told(error)
         if not found:
             return "The memory holds nothing on that."
+        # Stored text is somebody's: indented, it can't pass for another finding, or for a word of ours.
         return "\n\n".join(
-            f"{one.title} ({one.relevance_reason}; id {one.knowledge_id})\n{one.content}" for one in found
+            f"{one_line(one.title)} ({one_line(one.relevance_reason)}; id {one.knowledge_id})\n{indented(one.content)}"
+            for one in found
         )
 
     @function_tool
@@ -137,7 +140,7 @@ def memory_tools(client: AsyncKnowledgeClient, *, max_results: int = 5) -> list[
         """
         try:
             recorded = await client.remember(content, title=title)
-        except APIError as error:
+        except KnowledgePersistenceError as error:
             return _told(error)
         known = " It was known already." if recorded.outcome == "duplicate" else ""
         return f"Kept as {recorded.knowledge_id}.{known}"
@@ -145,6 +148,8 @@ def memory_tools(client: AsyncKnowledgeClient, *, max_results: int = 5) -> list[
     return [recall, remember]
 
 
-def _told(error: APIError) -> str:
+def _told(error: KnowledgePersistenceError) -> str:
     """Write an error for the model that caused it."""
+    if not isinstance(error, APIError):
+        return f"That didn't work: {str(error).rstrip('.')}."
     return f"That didn't work: {error.message}." + (f" {error.hint}" if error.hint else "")

@@ -205,7 +205,9 @@ def item_whole(item: KnowledgeItem, max_tokens: int | None = None) -> str:
         facts.append(f"applied: worked {_times(item.success_count)}, failed {_times(item.failure_count)}")
     if item.retrieval_triggers:
         tags = ", ".join(item.retrieval_triggers)
-        facts.append(f"tags: {tags if max_tokens is None else _short(tags, max_tokens // 5)}")
+        facts.append(
+            f"tags: {one_line(tags, len(tags) + 1) if max_tokens is None else _short(tags, max_tokens // 5)}"
+        )
     head = "\n".join(facts)
     body, is_cut = indented(item.content), False
     if max_tokens is not None:

@@ -13,7 +13,7 @@ from uuid import UUID  # noqa: TC003 - pydantic reads it
 from mcp_types import Tool, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from knowledge_persistence.errors import KnowledgePersistenceError
+from knowledge_persistence.errors import EmbeddingError, KnowledgePersistenceError
 
 from .answers import Answer, explained, found_gotchas, item_whole, one_line, recalled
 
@@ -179,7 +179,14 @@ class _StartSession(Arguments):
 
 async def _start_session(seat: Seat, given: _StartSession) -> Answer:
     session, before = await seat.begin(given.resume, project=given.project)
-    brief = await session.resume_brief(max_tokens=given.max_tokens - _HEADLINES, situation=given.task)
+    room = given.max_tokens - _HEADLINES
+    unsearched = None
+    try:
+        brief = await session.resume_brief(max_tokens=room, situation=given.task)
+    except EmbeddingError as error:
+        # The session has begun, and most of the brief needs no vector.
+        unsearched = f"What bears on the task could not be looked for: {one_line(str(error))}"
+        brief = await session.resume_brief(max_tokens=room)
     lines: list[str] = []
     if before is not None:
         lines.append(f'Session "{one_line(before.session_identifier, 60)}" ended.')
@@ -188,6 +195,8 @@ async def _start_session(seat: Seat, given: _StartSession) -> Answer:
         f'Session "{one_line(session.identifier, 60)}" {"resumed" if session.resumed else "started"}'
         + (f" on {one_line(project, 60)}." if project else ".")
     )
+    if unsearched is not None:
+        lines.append(unsearched)
     lines.append(brief.text or "Nothing is known yet. Record what you learn with remember.")
     return Answer("\n".join(lines))
 

@@ -73,6 +73,10 @@ def upgrade_database(
         TransportError: the database can't be reached.
         KnowledgePersistenceError: the backup or a migration failed.
     """
+    if not backup.parent.is_dir():
+        raise ConfigurationError(
+            f"{backup.parent} is no directory: the backup has no place. Nothing was changed"
+        )
     progress("Checking")
     size = _check(database_url, expected_major)
     pending = list(migration_status(database_url, migrations_dir()).pending)
@@ -111,6 +115,8 @@ def _check(database_url: str, expected_major: int | None) -> int:
                 applied = {str(version) for (version,) in history}
     except psycopg.OperationalError as error:
         raise TransportError(f"the database can't be reached: {error}") from error
+    except psycopg.Error as error:
+        raise ConfigurationError(f"the database can't be examined as who this URL names: {error}") from error
     if expected_major is not None and major != expected_major:
         raise ConfigurationError(
             f"the database is PostgreSQL {major}, and this version's is {expected_major}: a server can't read the"

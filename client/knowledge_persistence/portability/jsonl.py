@@ -134,6 +134,19 @@ def _write(
     return ExportSummary(lines=lines, counts=counts, sha256=digest.hexdigest(), workspace=workspace["name"])
 
 
+def read_header(source: Path) -> JSONObject:
+    """Read what a file begins with, whatever became of the rest of it.
+
+    Args:
+        source: the file.
+
+    Raises:
+        DamagedExportError: it is no export, or of a later version.
+    """
+    with source.open("rb") as file:
+        return _header(source, file.readline())
+
+
 def check_jsonl(source: Path) -> tuple[JSONObject, ExportSummary]:
     """Read a whole file and say what is in it.
 

@@ -490,7 +490,7 @@ def _write(path: Path, one: _Stored) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Write a file whole or not at all, and through no link that somebody has put there."""
-    scratch = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
+    scratch = path.with_name(f".{secrets.token_hex(8)}.new")
     try:
         with scratch.open("xb") as file:
             file.write(text.encode())

@@ -45,7 +45,9 @@ _OPERATORS: Final = frozenset(
     {"eq", "neq", "lt", "lte", "gt", "gte", "in", "like", "ilike", "is", "match", "imatch", "isdistinct"}
 )
 _MOST_VALUES: Final = 100
-_EXPRESSION_MEMORY: Final = 1 << 20  # bytes
+# An engine of linear time still multiplies by the size of the expression.
+_EXPRESSION_MEMORY: Final = 1 << 16  # bytes
+_LONGEST_EXPRESSION: Final = 500
 _compile = cast("Callable[[str, object], _Expression]", re2.compile)  # pyright: ignore[reportUnknownMemberType]
 _BadExpression = cast("type[Exception]", re2.error)  # pyright: ignore[reportUnknownMemberType]
 
@@ -122,12 +124,14 @@ def _options(*, case_sensitive: bool) -> object:
     return options
 
 
-@lru_cache(1000)
+@lru_cache(100)
 def _expression(pattern: str, ignore_case: bool) -> _Expression:
     """Compile a subscriber's regular expression, by an engine whose time is linear in the text."""
+    if len(pattern) > _LONGEST_EXPRESSION:
+        raise FilterError(f"a regular expression in a filter has at most {_LONGEST_EXPRESSION} characters")
     try:
         return _compile(pattern, _options(case_sensitive=not ignore_case))
-    except _BadExpression as error:
+    except (_BadExpression, UnicodeError) as error:
         raise FilterError(f"{pattern!r} is no regular expression that is understood here") from error
 
 
