@@ -13,7 +13,7 @@ from knowledge_persistence import ConflictError, KnowledgeClient, NewKnowledge
 from knowledge_persistence.portability import DamagedExportError, export_jsonl, import_jsonl
 from knowledge_persistence.portability.claude_code import import_claude_code
 from knowledge_persistence.portability.documents import ingest
-from knowledge_persistence.portability.jsonl import check_jsonl
+from knowledge_persistence.portability.jsonl import check_jsonl, read_header
 from knowledge_persistence.portability.markdown import export_markdown, import_markdown
 
 if TYPE_CHECKING:
@@ -93,6 +93,10 @@ def test_a_file_that_was_cut_off_or_altered_is_refused(
     report = import_jsonl(target, part, damaged=True)
     assert (report.total("created"), report.failed) == (1, 1)
     assert report.troubles[0].where == "part.jsonl:3"
+    assert read_header(part)["kind"] == "header"
+    part.write_bytes(b"no header\n")
+    with pytest.raises((DamagedExportError, ValueError)):
+        read_header(part)
 
 
 def test_an_export_that_is_overtaken_is_begun_again_or_refused(

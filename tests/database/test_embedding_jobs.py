@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,6 +92,20 @@ def test_what_keeps_failing_is_set_aside_with_its_error(world: World) -> None:
     assert kept == {"last_error": "the provider said no", "aside": True}
     ana.sql("update public.knowledge_items set content = 'Wholesome' where id = %s", item)
     assert service.rpc("claim_embedding_jobs"), "a new text is a new chance"
+
+
+def test_no_answer_sets_no_text_aside(world: World) -> None:
+    ana, service = world.sign_up("ana"), world.service()
+    item = ana.record("Whatever")
+    silence = {"knowledge_id": str(item), "error": "no answer within 30 s", "unanswered": True}
+    for attempts in (7, 8, 60, 2_000_000_000):
+        world.superuser("update private.embedding_jobs set available_at = now(), attempts = %s", attempts)
+        [job] = service.rpc("claim_embedding_jobs")
+        assert job["attempts"] == attempts + 1
+        service.rpc("store_embeddings", embeddings=[silence])
+        [kept] = service.sql("select available_at - now() as rest, last_error from private.embedding_jobs")
+        assert kept["rest"] <= timedelta(hours=1, minutes=1)
+        assert kept["last_error"] == "no answer within 30 s"
 
 
 def test_workers_share_the_jobs(world: World) -> None:

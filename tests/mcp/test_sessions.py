@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from knowledge_persistence.edge.app import make_app
 from knowledge_persistence.edge.errors import of_error
-from knowledge_persistence.edge.identity import Caller, Doorkeeper
-from knowledge_persistence.errors import KnowledgePersistenceError
+from knowledge_persistence.edge.identity import Caller, Doorkeeper, key_source
+from knowledge_persistence.embedders import BaseEmbedder
+from knowledge_persistence.errors import EmbeddingError, KnowledgePersistenceError
 from knowledge_persistence.mcp.http import Bounds, McpEndpoint
-from mcp_agents import Agent, becomes, kp_mcp, make_doorkeeper, over_http, over_stdio, serving, token_of
+from mcp_agents import (
+    SECRET,
+    Agent,
+    becomes,
+    kp_mcp,
+    make_doorkeeper,
+    over_http,
+    over_stdio,
+    serving,
+    token_of,
+)
 from proxy import Proxy
 from world import Persona, World
 
@@ -274,3 +286,27 @@ async def test_an_idle_agent_makes_room(stage: World) -> None:
         # Its connection is gone, and so it is told.
         with pytest.raises(MCPError, match="[Ss]ession"):
             await idle.say("recall", query="first")
+
+
+class Away(BaseEmbedder):
+    """A model whose server doesn't answer."""
+
+    def _embed(self, texts: Sequence[str]) -> Any:
+        raise EmbeddingError(f"no answer to {len(texts)} texts", unanswered=True)
+
+
+async def test_a_session_begins_without_the_model_too(stage: World) -> None:
+    ana = stage.sign_up("ana")
+    ana.rpc("record_decision_stage", decision_topic="Valve", understanding="Brass.", is_final=True)
+    keeper = Doorkeeper(
+        stage.dsn("authenticator"),
+        key_source(SECRET),
+        secret_key="sb_secret_of_these_tests",
+        embedder=Away(name="all-MiniLM-L6-v2", dimensions=384, cache_size=0),
+    )
+    with serving(make_app(keeper)) as url:
+        async with over_http(url, token_of(ana)) as agent:
+            told = await agent.say("start_session", task="choose a valve")
+    assert "started" in told
+    assert "could not be looked for: no answer" in told
+    assert "Brass." in told

@@ -19,6 +19,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from databases import Database, free_port
 from knowledge_persistence.operations import doctor
+from knowledge_persistence.operations.deployment import host_of, superuser_url
 from knowledge_persistence.operations.doctor import (
     Severity,
     examine_api,
@@ -235,6 +236,18 @@ ENV_FAULTS = {
     ),
     "ports in the open": ({"BIND_ADDRESS": "0.0.0.0"}, "the ports are bound to 0.0.0.0"),  # noqa: S104
 }
+
+
+@pytest.mark.parametrize(
+    ("bound", "host"),
+    [(None, "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")],  # noqa: S104
+)
+def test_a_deployment_is_asked_where_it_listens(tmp_path: Path, bound: str | None, host: str) -> None:
+    values = generate_secrets() | ({} if bound is None else {"BIND_ADDRESS": bound})
+    path = tmp_path / ".env"
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    assert host_of(values) == host
+    assert f"@{host}:" in superuser_url(path)
 
 
 @pytest.mark.parametrize("fault", ENV_FAULTS)
