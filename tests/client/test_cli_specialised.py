@@ -251,6 +251,10 @@ def test_logs_of_any_encoding_are_taken(kp: Kp, say: Callable[[str | bytes], Non
     say(log)
     assert "Clean it." in kp("gotcha", "find", "-").out
     say(b"caf\xe9 opens at nine")
+    refused = kp("remember", "-")
+    assert refused.code == 2
+    assert "no UTF-8: byte 3" in refused.err
+    say("café opens at nine")
     kp("remember", "-")
     say(b"when does the caf\xe9 open")
     assert "opens at nine" in kp("recall", "-").out

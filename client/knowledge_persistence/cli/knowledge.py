@@ -98,7 +98,7 @@ def remember(
     as_json: JsonOption = False,
 ) -> None:
     """Record something that was learned. The same text is kept once."""
-    text = piped_text() if content == "-" else content
+    text = piped_text(exact=True) if content == "-" else content
     if not text.strip():
         fail("there is nothing to remember: the text is blank", _USAGE)
     with open_client(url=url, workspace=workspace, session=session, embeds=embed) as client:

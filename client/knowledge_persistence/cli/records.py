@@ -32,9 +32,19 @@ AllowCredentialsOption = Annotated[
 ]
 
 
-def piped_text() -> str:
-    """Return standard input. Logs hold what is no text (another encoding's bytes, NUL): that is replaced."""
-    return sys.stdin.buffer.read().decode("utf-8", "replace").replace("\0", "\ufffd")
+def piped_text(*, exact: bool = False) -> str:
+    """Return standard input. Logs hold what is no text (another encoding's bytes, NUL): that is replaced.
+
+    Args:
+        exact: nothing is replaced; what isn't UTF-8 is wrong usage.
+    """
+    data = sys.stdin.buffer.read()
+    if not exact:
+        return data.decode("utf-8", "replace").replace("\0", "\ufffd")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        fail(f"standard input is no UTF-8: byte {error.start} can't be read", _USAGE)
 
 
 def given_text(argument: str, what: str) -> str:
